@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/device.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bug.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/mutant.h"
+#include "core/folio.h"
+#include "core/pagemap.h"
+
+#define CHUNK ((uint64_t)1 << PGMAP_MAX_ORDER)
+
+/* ---- The allocator ---- */
+
+static struct pgmap_folio *record(struct pgmap_device *dev, uint64_t slot)
+{
+	return pg_map_folio(dev->map, dev->first_pfn + slot);
+}
+
+/* Holds LOCK_DEVICE. */
+static void push(struct pgmap_device *dev, uint64_t slot, unsigned int order)
+{
+	record(dev, slot)->next = dev->free[order];
+	dev->free[order] = (uint32_t)slot + 1;
+}
+
+/* Holds LOCK_DEVICE. Free slots of at least @order; what is too much of them
+ * goes back as smaller runs. */
+static bool pop(struct pgmap_device *dev, unsigned int order, uint64_t *slot)
+{
+	unsigned int o = order;
+
+	while (o <= PGMAP_MAX_ORDER && !dev->free[o])
+		o++;
+	if (o <= PGMAP_MAX_ORDER) {
+		*slot = dev->free[o] - 1;
+		dev->free[o] = record(dev, *slot)->next;
+	} else if (dev->fresh + CHUNK <= dev->nr_slots) {
+		*slot = dev->fresh;
+		dev->fresh += CHUNK;
+		o = PGMAP_MAX_ORDER;
+	} else {
+		return false;
+	}
+	while (o > order) {
+		o--;
+		push(dev, *slot + ((uint64_t)1 << o), o);
+	}
+	return true;
+}
+
+int pg_device_alloc(struct pgmap_device *dev, unsigned int order,
+		    struct pgmap_folio **folio)
+{
+	uint64_t slot;
+	int ret;
+	bool found;
+
+	pg_lock(&dev->lock, LOCK_DEVICE);
+	found = pop(dev, order, &slot);
+	pg_unlock(&dev->lock, LOCK_DEVICE);
+	if (!found)
+		return -ENOSPC;
+	ret = pgmap_get_folio(dev->map, dev->first_pfn + slot, order, folio);
+	if (ret) {
+		/* Only a dying map: the page was free by our own books. */
+		pg_bug_on(ret != -ENODEV);
+		pg_lock(&dev->lock, LOCK_DEVICE);
+		push(dev, slot, order);
+		pg_unlock(&dev->lock, LOCK_DEVICE);
+	}
+	return ret;
+}
+
+/* The last put: the slots hold nothing and are free (R39, R44, R45). */
+static void folio_free(struct pgmap_folio *folio)
+{
+	struct pgmap_device *dev = pgmap_folio_map(folio)->data;
+	unsigned int order = pgmap_folio_order(folio);
+	uint64_t slot = (uint64_t)(folio - record(dev, 0));
+
+	if (dev->ops.discard)
+		dev->ops.discard(dev->priv, slot, (uint64_t)1 << order);
+	pg_lock(&dev->lock, LOCK_DEVICE);
+	push(dev, slot, order);
+	pg_unlock(&dev->lock, LOCK_DEVICE);
+}
+
+/* ---- Open and close ---- */
+
+/* What each flag promises must be there; what is not promised must not be. */
+static int check_ops(const struct pgmap_device_ops *o)
+{
+	if (!o->name || !o->open || !o->close || !o->store || !o->load ||
+	    !o->discard || !o->usage)
+		return -EINVAL;
+	if (!(o->flags & PGMAP_DEV_COHERENT) != !o->direct_access)
+		return -EINVAL;
+	if (!(o->flags & PGMAP_DEV_PERSISTENT) != !o->flush)
+		return -EINVAL;
+	return 0;
+}
+
+static int make_map(struct pgmap_device *dev,
+		    int (*migrate_to_ram)(struct pgmap_fault *))
+{
+	const struct pgmap_ops ops = {
+		.size = sizeof(ops),
+		.folio_free = folio_free,
+		.migrate_to_ram = migrate_to_ram,
+	};
+	const struct pgmap_desc desc = {
+		.size = sizeof(desc),
+		.type = PGMAP_PRIVATE,
+		.nr_range = 1,
+		.range = {{.nr = (dev->nr_slots + PGMAP_SUBSECTION_PAGES - 1) /
+				 PGMAP_SUBSECTION_PAGES *
+				 PGMAP_SUBSECTION_PAGES}},
+		.ops = &ops,
+		.owner = dev,
+		.data = dev,
+	};
+	struct pgmap_range r;
+	int ret = pgmap_create(&desc, &dev->map);
+
+	if (ret)
+		return ret;
+	pgmap_range_get(dev->map, 0, &r);
+	dev->first_pfn = r.pfn;
+	dev->sums = pg_mem_map(dev->nr_slots * sizeof(*dev->sums));
+	if (!dev->sums) {
+		pgmap_destroy(dev->map);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+int pg_device_open(const struct pgmap_device_ops *ops,
+		   struct pgmap_device_args *args,
+		   int (*migrate_to_ram)(struct pgmap_fault *),
+		   struct pgmap_device **out)
+{
+	struct pgmap_device *dev;
+	uint64_t wanted = args->nr_slots;
+	int ret = -EINVAL;
+
+	if (!ops->size || ops->size > sizeof(*ops)) {
+		pg_format(args->error, args->error_len,
+			  "the driver was built for a newer pgmap");
+		return -EINVAL;
+	}
+	dev = pg_mem_map(sizeof(*dev));
+	if (!dev)
+		return -ENOMEM;
+	memcpy(&dev->ops, ops, ops->size);
+	if (check_ops(&dev->ops)) {
+		pg_format(args->error, args->error_len,
+			  "the driver lacks an operation it must have");
+		goto err_free;
+	}
+	ret = dev->ops.open(args, &dev->priv);
+	if (ret)
+		goto err_free;
+	if (!args->nr_slots || args->nr_slots > wanted ||
+	    args->nr_slots >= UINT32_MAX) {
+		ret = -EINVAL;
+		pg_format(args->error, args->error_len,
+			  "the driver gave %lu slots, %lu were asked for",
+			  args->nr_slots, wanted);
+		goto err_close;
+	}
+	dev->nr_slots = args->nr_slots;
+	ret = make_map(dev, migrate_to_ram);
+	if (ret) {
+		pg_format(args->error, args->error_len,
+			  "no memory for its page map");
+		goto err_close;
+	}
+	*out = dev;
+	return 0;
+
+err_close:
+	dev->ops.close(dev->priv);
+err_free:
+	pg_mem_unmap(dev, sizeof(*dev));
+	return ret;
+}
+
+void pg_device_close(struct pgmap_device *dev)
+{
+	if (!dev)
+		return;
+	pgmap_destroy(dev->map);
+	dev->ops.close(dev->priv);
+	pg_mem_unmap(dev->sums, dev->nr_slots * sizeof(*dev->sums));
+	pg_mem_unmap(dev, sizeof(*dev));
+}
+
+/* ---- Store and load ---- */
+
+void pg_device_store(struct pgmap_device *dev, struct pg_device_io *io,
+		     unsigned int n, char *buf, struct pgmap_io *scratch)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		uint64_t slot = (uint64_t)(io[i].folio - record(dev, 0));
+		char *from = buf + (size_t)io[i].first * PGMAP_PAGE_SIZE;
+		uint32_t nr = 1u << pgmap_folio_order(io[i].folio);
+
+		for (uint32_t k = 0; k < nr; k++)
+			dev->sums[slot + k] =
+				pg_hash(from + (size_t)k * PGMAP_PAGE_SIZE,
+					PGMAP_PAGE_SIZE);
+		scratch[i] = (struct pgmap_io){
+			.slot = slot, .nr = nr, .buf = from, .status = -EIO};
+	}
+	dev->ops.store(dev->priv, scratch, n);
+	for (unsigned int i = 0; i < n; i++)
+		io[i].status = scratch[i].status;
+}
+
+int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
+		   char *buf)
+{
+	struct pgmap_io io = {
+		.slot = pfn - dev->first_pfn, .nr = nr, .buf = buf};
+	int ret = dev->ops.load(dev->priv, &io, 1);
+
+	if (ret)
+		return -EIO;
+	for (uint32_t k = 0; k < nr && !pg_mutant("no_checksum"); k++)
+		if (pg_hash(buf + (size_t)k * PGMAP_PAGE_SIZE,
+			    PGMAP_PAGE_SIZE) != dev->sums[io.slot + k])
+			return -EIO;
+	return 0;
+}
+
+void pg_device_usage(struct pgmap_device *dev,
+		     struct pgmap_device_usage *usage)
+{
+	memset(usage, 0, sizeof(*usage));
+	dev->ops.usage(dev->priv, usage);
+}
+
+int pg_device_fork(struct pgmap_device *dev, enum pgmap_fork_phase phase)
+{
+	return dev->ops.fork ? dev->ops.fork(dev->priv, phase) : 0;
+}

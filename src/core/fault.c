@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/fault.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bug.h"
+#include "base/mutant.h"
+#include "core/migrate.h"
+#include "core/mm.h"
+#include "core/pagemap.h"
+
+int pg_fault_migrate_to_ram(struct pgmap_fault *f)
+{
+	int ret = pg_migrate_to_ram(f->mm, f->folio, f->pfn, f->va, f->whole);
+
+	/* R90: no room for the folio may still be room for the page. */
+	if (ret == -ENOMEM && f->whole && !pg_mutant("no_small_fallback"))
+		ret = pg_migrate_to_ram(f->mm, f->folio, f->pfn, f->va, false);
+	return ret;
+}
+
+/* The run of holes around @va inside its block and range. */
+static void hole_run(struct pgmap_mm *mm, const struct pg_vma *vma,
+		     uintptr_t va, uintptr_t *start, size_t *nr)
+{
+	uintptr_t lo = pg_block_of(mm, va);
+	uintptr_t hi = lo + pg_block_pages(mm) * PG_PAGE_SIZE;
+	uintptr_t end = va + PG_PAGE_SIZE;
+
+	if (lo < vma->start)
+		lo = vma->start;
+	if (hi > vma->end)
+		hi = vma->end;
+	*start = va;
+	while (*start > lo &&
+	       pg_pte_read(&mm->pt, *start - PG_PAGE_SIZE) == PG_PTE_HOLE)
+		*start -= PG_PAGE_SIZE;
+	while (end < hi && pg_pte_read(&mm->pt, end) == PG_PTE_HOLE)
+		end += PG_PAGE_SIZE;
+	*nr = (end - *start) / PG_PAGE_SIZE;
+}
+
+/* Give the pages whose entries are holes still. Holds LOCK_PT. */
+static int give_zeros(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va,
+		      size_t nr)
+{
+	for (size_t i = 0; i < nr; i++) {
+		uintptr_t at = va + i * PG_PAGE_SIZE;
+		size_t run = 0, done;
+		int ret;
+
+		while (i + run < nr &&
+		       pg_pte_read(&mm->pt, at + run * PG_PAGE_SIZE) ==
+			       PG_PTE_HOLE)
+			run++;
+		if (!run)
+			continue;
+		ret = pg_mmu_give(mm->mmu, at, b->mem + i * PG_PAGE_SIZE, run,
+				  &done);
+		pg_buf_mark(&mm->pool, b, (uint32_t)i, (uint32_t)done, false);
+		/* A page that is there already was left by a MADV_FREE. */
+		if (ret == -EEXIST)
+			done++;
+		for (size_t k = 0; k < done; k++)
+			pg_pte_write(&mm->pt, at + k * PG_PAGE_SIZE,
+				     PG_PTE_PRESENT);
+		pg_fetch_add(&mm->present, done, relaxed);
+		if (ret && ret != -EEXIST && ret != -ENOENT)
+			return ret;
+		i += done - (done != 0);
+	}
+	return 0;
+}
+
+static enum pg_fault_result fault_hole(struct pgmap_mm *mm,
+				       const struct pg_vma *vma, uintptr_t va)
+{
+	struct pg_buf *b;
+	uintptr_t start;
+	size_t nr;
+	int ret;
+
+	hole_run(mm, vma, va, &start, &nr);
+	b = pg_evict_buffer(mm, (uint32_t)nr);
+	if (!b) {
+		start = va;
+		nr = 1;
+		b = pg_evict_buffer(mm, 1);
+	}
+	if (!b)
+		return PG_FAULT_OOM;
+	memset(b->mem, 0, nr * PG_PAGE_SIZE);
+	pg_pt_lock(&mm->pt, va);
+	ret = give_zeros(mm, b, start, nr);
+	pg_pt_unlock(&mm->pt, va);
+	pg_pool_put(&mm->pool, b);
+	pg_evict_note(mm, va);
+	pg_count(&mm->stat, hole_faults, 1);
+	pg_mmu_wake(mm->mmu, start, nr);
+	return ret == -ENOMEM ? PG_FAULT_OOM : PG_FAULT_DONE;
+}
+
+/* The page is there by our books: a second message for one fault, or it was
+ * dropped by a call that we did not see, and reads as zeros. */
+static enum pg_fault_result
+fault_present(struct pgmap_mm *mm, const struct pg_vma *vma, uintptr_t va)
+{
+	uint64_t bit = 0;
+	pg_pte_t e;
+	int ret;
+	bool gone = false;
+
+	pg_pt_lock(&mm->pt, va);
+	e = pg_pte_read(&mm->pt, va);
+	ret = pg_mmu_present(mm->mmu, va, 1, &bit);
+	if (!ret && !(bit & 1) && pg_pte_state(e) == PG_PTE_PRESENT) {
+		if (e & PG_PTE_STUCK)
+			pg_fetch_sub(&mm->stuck, 1, relaxed);
+		pg_pte_write(&mm->pt, va, PG_PTE_HOLE);
+		pg_fetch_sub(&mm->present, 1, relaxed);
+		gone = true;
+	}
+	pg_pt_unlock(&mm->pt, va);
+	if (gone)
+		return fault_hole(mm, vma, va);
+	pg_mmu_wake(mm->mmu, va, 1);
+	return PG_FAULT_DONE;
+}
+
+/*
+ * Is @va within a folio's length of one of the latest faults? Then it belongs
+ * to a stream, and the rest of its folio will be wanted; a fault far from all
+ * others gets its one page, which then also leaves alone: so memory that is
+ * used at random comes and goes in pages, and streams in folios.
+ */
+static bool is_near(struct pgmap_mm *mm, uintptr_t va)
+{
+	uint64_t page = va / PG_PAGE_SIZE;
+	uint32_t slot = PG_NR_RECENT;
+
+	for (uint32_t i = 0; i < PG_NR_RECENT && slot == PG_NR_RECENT; i++) {
+		uint64_t was = pg_load(&mm->recent[i], relaxed);
+		uint64_t apart = page > was ? page - was : was - page;
+
+		if (was && apart <= pg_block_pages(mm))
+			slot = i;
+	}
+	if (slot < PG_NR_RECENT) {
+		pg_store(&mm->recent[slot], page, relaxed);
+		return true;
+	}
+	slot = pg_fetch_add(&mm->nr_recent, 1, relaxed) % PG_NR_RECENT;
+	pg_store(&mm->recent[slot], page, relaxed);
+	return false;
+}
+
+static enum pg_fault_result fault_device(struct pgmap_mm *mm, uintptr_t va,
+					 uint32_t flags)
+{
+	struct pgmap_fault f = {.mm = mm, .va = va, .flags = flags};
+	int ret;
+
+	if (!pg_migrate_get_folio(mm, va, &f.folio, &f.pfn)) {
+		pg_count(&mm->stat, retries, 1);
+		return PG_FAULT_PARKED;
+	}
+	f.whole = is_near(mm, va);
+	ret = mm->dev->map->ops.migrate_to_ram(&f);
+	pgmap_folio_unlock(f.folio);
+	pgmap_folio_put(f.folio);
+	if (ret == -EAGAIN) {
+		pg_count(&mm->stat, retries, 1);
+		return PG_FAULT_PARKED;
+	}
+	return ret ? PG_FAULT_OOM : PG_FAULT_DONE;
+}
+
+/* Ask whoever moves the page to wake us; false: it has arrived. */
+static bool park(struct pgmap_mm *mm, uintptr_t va)
+{
+	pg_pte_t e;
+	bool moving;
+
+	pg_pt_lock(&mm->pt, va);
+	e = pg_pte_read(&mm->pt, va);
+	moving = pg_pte_state(e) == PG_PTE_MIGRATING;
+	if (moving && !pg_mutant("park_without_mark"))
+		pg_pte_write(&mm->pt, va, e | PG_PTE_WAITED);
+	pg_pt_unlock(&mm->pt, va);
+	return moving;
+}
+
+/* Watched but not managed any more: what MREMAP_DONTUNMAP leaves reads as
+ * zeros. An entry that is away lies in a range: see del_vma(). */
+static enum pg_fault_result fault_unmanaged(struct pgmap_mm *mm, uintptr_t va)
+{
+	size_t done;
+
+	pg_bug_on(pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_DEVICE);
+	pg_mmu_zero(mm->mmu, va, 1, &done);
+	pg_mmu_wake(mm->mmu, va, 1);
+	return PG_FAULT_DONE;
+}
+
+static enum pg_fault_result fault_locked(struct pgmap_mm *mm, uintptr_t va,
+					 uint32_t flags)
+{
+	const struct pg_vma *vma = pg_mm_find(mm, va);
+	enum pg_fault_result r;
+
+	if (!vma)
+		return fault_unmanaged(mm, va);
+	for (;;) {
+		switch (pg_pte_state(pg_pte_read(&mm->pt, va))) {
+		case PG_PTE_HOLE:
+			return fault_hole(mm, vma, va);
+		case PG_PTE_PRESENT:
+			return fault_present(mm, vma, va);
+		case PG_PTE_DEVICE:
+			r = fault_device(mm, va, flags);
+			if (r != PG_FAULT_PARKED)
+				return r;
+			pg_yield();
+			break;
+		case PG_PTE_MIGRATING:
+			if (park(mm, va))
+				return PG_FAULT_PARKED;
+			break;
+		case PG_PTE_POISON:
+			pg_mmu_poison(mm->mmu, va, 1);
+			pg_mmu_wake(mm->mmu, va, 1);
+			return PG_FAULT_DONE;
+		}
+	}
+}
+
+enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va, uint32_t flags)
+{
+	enum pg_fault_result r;
+
+	va &= ~(uintptr_t)(PG_PAGE_SIZE - 1);
+	if (!pg_read_trylock(&mm->lock, LOCK_MM)) {
+		/* Partner: the exchange in pgmap_mm_change_end(): it sees our
+		 * mark, or we see the lock free. */
+		pg_store(&mm->parked, 1, seq_cst);
+		if (!pg_read_trylock(&mm->lock, LOCK_MM)) {
+			pg_count(&mm->stat, retries, 1);
+			return PG_FAULT_PARKED;
+		}
+	}
+	r = fault_locked(mm, va, flags);
+	pg_read_unlock(&mm->lock, LOCK_MM);
+	return r;
+}

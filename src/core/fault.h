@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * fault.h - one CPU fault, one decision.
+ */
+#ifndef PG_FAULT_H
+#define PG_FAULT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mmu/mmu.h"
+
+struct pgmap_mm;
+struct pgmap_folio;
+
+/** struct pgmap_fault - What migrate_to_ram is called with. */
+struct pgmap_fault {
+	struct pgmap_mm *mm;
+	struct pgmap_folio *folio; /* locked, referenced */
+	uint64_t pfn;		   /* the page that the entry names (R51) */
+	uintptr_t va;
+	uint32_t flags; /* PG_FAULT_* of mmu.h */
+	bool whole;	/* neighbours will be wanted, too */
+};
+
+enum pg_fault_result {
+	PG_FAULT_DONE,	 /* served and woken */
+	PG_FAULT_PARKED, /* will be woken by whoever is in the way */
+	PG_FAULT_OOM	 /* no memory at all; the thread still waits */
+};
+
+/**
+ * pg_fault() - A thread touched an absent page of a watched range.
+ *
+ * Never waits for a writer of LOCK_MM: it parks the fault, and
+ * pgmap_mm_change_end() sees to it that it comes again.
+ */
+enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va,
+			      uint32_t flags);
+
+/** pg_fault_migrate_to_ram() - For pg_device_open(). */
+int pg_fault_migrate_to_ram(struct pgmap_fault *fault);
+
+#endif

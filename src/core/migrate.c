@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/migrate.h"
+
+#include <errno.h>
+
+#include "base/bug.h"
+#include "base/log.h"
+#include "base/mutant.h"
+#include "core/folio.h"
+#include "core/mm.h"
+#include "core/pagemap.h"
+
+#define WORDS (PG_REGION_PAGES / 64)
+/* How often a page that cannot leave is put back before it is lost. */
+#define GIVE_TRIES 64
+
+/* A set of pages of one block or folio. */
+struct mask {
+	uint64_t w[WORDS];
+};
+
+static bool mask_has(const struct mask *m, size_t i)
+{
+	return m->w[i / 64] >> (i % 64) & 1;
+}
+
+static void mask_set(struct mask *m, size_t i)
+{
+	m->w[i / 64] |= (uint64_t)1 << (i % 64);
+}
+
+static void mask_clear(struct mask *m, size_t i)
+{
+	m->w[i / 64] &= ~((uint64_t)1 << (i % 64));
+}
+
+/* The next run of set pages at or after *i, below nr; false: none. */
+static bool mask_run(const struct mask *m, size_t nr, size_t *i, size_t *len)
+{
+	size_t end;
+
+	while (*i < nr && !mask_has(m, *i))
+		(*i)++;
+	for (end = *i; end < nr && mask_has(m, end); end++)
+		;
+	*len = end - *i;
+	return *len != 0;
+}
+
+static bool mask_any(const struct mask *m)
+{
+	uint64_t all = 0;
+
+	for (size_t i = 0; i < WORDS; i++)
+		all |= m->w[i];
+	return all;
+}
+
+static uintptr_t page(uintptr_t va, size_t i)
+{
+	return va + i * PG_PAGE_SIZE;
+}
+
+/* Is @e the migration entry of @token, waited for or not? */
+static bool is_ours(pg_pte_t e, uint64_t token)
+{
+	return (e & ~(pg_pte_t)PG_PTE_WAITED) ==
+	       pg_pte_make(PG_PTE_MIGRATING, token);
+}
+
+static uint64_t new_token(struct pgmap_mm *mm)
+{
+	return pg_fetch_add(&mm->token, 1, relaxed) + 1;
+}
+
+/* Nobody may ever see other bytes than were there. Return: the new state. */
+static enum pg_pte_state note_lost(struct pgmap_mm *mm, uintptr_t va)
+{
+	pg_count(&mm->stat, poisoned, 1);
+	pg_log(PG_LOG_ERROR,
+	       "the contents of page %p are lost (device %s): touching it "
+	       "raises SIGBUS",
+	       (void *)va, mm->dev->ops.name);
+	pg_mmu_poison(mm->mmu, va, 1);
+	return PG_PTE_POISON;
+}
+
+/* ---- RAM to device ---- */
+
+struct out {
+	struct pgmap_mm *mm;
+	uintptr_t va;
+	size_t nr;
+	uint64_t token;
+	struct pg_buf *buf;
+	struct mask pages; /* to move: present ones */
+	struct mask holes; /* to move: absent ones, as zeros */
+	unsigned int nr_io;
+	bool waited;
+};
+
+/* R73, R76: present pages get migration entries in one critical section. */
+static void out_collect(struct out *o, bool holes)
+{
+	struct pg_pt *pt = &o->mm->pt;
+
+	pg_pt_lock(pt, o->va);
+	for (size_t i = 0; i < o->nr; i++) {
+		pg_pte_t e = pg_pte_read(pt, page(o->va, i));
+
+		if (pg_pte_state(e) == PG_PTE_PRESENT) {
+			if (e & PG_PTE_STUCK)
+				pg_fetch_sub(&o->mm->stuck, 1, relaxed);
+			pg_pte_write(pt, page(o->va, i),
+				     pg_pte_make(PG_PTE_MIGRATING, o->token));
+			mask_set(&o->pages, i);
+		} else if (e == PG_PTE_HOLE && holes) {
+			mask_set(&o->holes, i);
+		}
+	}
+	pg_pt_unlock(pt, o->va);
+}
+
+/* The page is not moved: its entry becomes @state. Holds LOCK_PT. */
+static void out_restore(struct out *o, size_t i, pg_pte_t state)
+{
+	struct pg_pt *pt = &o->mm->pt;
+	pg_pte_t e = pg_pte_read(pt, page(o->va, i));
+
+	if (is_ours(e, o->token)) {
+		if (e & PG_PTE_WAITED)
+			o->waited = true;
+		pg_pte_write(pt, page(o->va, i), state);
+		if (state & PG_PTE_STUCK)
+			pg_fetch_add(&o->mm->stuck, 1, relaxed);
+	} else {
+		/* Dropped or unmapped meanwhile, a mark to wake with it. */
+		o->waited = true;
+		state = PG_PTE_HOLE;
+	}
+	if (pg_pte_state(state) != PG_PTE_PRESENT)
+		pg_fetch_sub(&o->mm->present, 1, relaxed);
+	mask_clear(&o->pages, i);
+}
+
+/* Atomic unmap-and-keep; what the kernel refuses stays (R75, R78, R94). */
+static void out_unmap(struct out *o)
+{
+	struct pgmap_mm *mm = o->mm;
+	size_t i = 0, len;
+
+	while (mask_run(&o->pages, o->nr, &i, &len)) {
+		size_t done;
+		int ret =
+			pg_mmu_take(mm->mmu, page(o->va, i),
+				    o->buf->mem + i * PG_PAGE_SIZE, len, &done);
+
+		pg_buf_mark(&mm->pool, o->buf, (uint32_t)i, (uint32_t)done,
+			    true);
+		i += done;
+		if (!ret)
+			continue;
+		/* Absent means that somebody dropped it behind our back. */
+		pg_pt_lock(&mm->pt, o->va);
+		out_restore(o, i,
+			    ret == -ENOENT ? PG_PTE_HOLE
+					   : PG_PTE_PRESENT | PG_PTE_STUCK);
+		pg_pt_unlock(&mm->pt, o->va);
+		if (ret != -ENOENT)
+			pg_count(&mm->stat, busy, 1);
+		i++;
+	}
+}
+
+static void out_note_failure(struct pgmap_mm *mm, int status, uint64_t nr)
+{
+	if (status != -ENOSPC) {
+		pg_count(&mm->stat, io_errors, 1);
+		return;
+	}
+	pg_count(&mm->stat, full, nr);
+	if (!pg_xchg(&mm->warned, 1, relaxed))
+		pg_log(PG_LOG_WARN,
+		       "device %s is full: pages stay in RAM, above the "
+		       "budget; give it more space or raise --ram",
+		       mm->dev->ops.name);
+}
+
+/* Folios for a run of pages: as large as their alignment allows (R61). A
+ * device without a large one left gives small ones. */
+static void out_alloc(struct out *o, size_t i, size_t len)
+{
+	struct pgmap_mm *mm = o->mm;
+	unsigned int limit = PGMAP_MAX_ORDER;
+
+	while (len) {
+		struct pg_device_io *io = &o->buf->io[o->nr_io];
+		size_t at = page(o->va, i) / PG_PAGE_SIZE;
+		unsigned int order = 0;
+		int ret;
+
+		while (order < limit && !(at & ((2u << order) - 1)) &&
+		       (size_t)2 << order <= len)
+			order++;
+		ret = pg_device_alloc(mm->dev, order, &io->folio);
+		if (ret == -ENOSPC && order) {
+			limit = order - 1;
+			continue;
+		}
+		if (ret) {
+			/* Left without a destination: goes back to RAM. */
+			if (ret == -ENOSPC)
+				out_note_failure(mm, ret, 1);
+			i++;
+			len--;
+			continue;
+		}
+		io->first = (uint32_t)i;
+		io->folio->mapping = (uintptr_t)mm;
+		io->folio->index = at;
+		o->nr_io++;
+		i += (size_t)1 << order;
+		len -= (size_t)1 << order;
+	}
+}
+
+static void out_copy(struct out *o)
+{
+	struct mask all = o->pages;
+	size_t i, len;
+
+	for (i = 0; mask_run(&o->holes, o->nr, &i, &len); i += len) {
+		/* R57: never what the page held in an earlier life. */
+		if (!pg_mutant("hole_not_cleared"))
+			__builtin_memset(o->buf->mem + i * PG_PAGE_SIZE, 0,
+					 len * PG_PAGE_SIZE);
+		for (size_t k = i; k < i + len; k++)
+			mask_set(&all, k);
+	}
+	for (i = 0; mask_run(&all, o->nr, &i, &len); i += len)
+		out_alloc(o, i, len);
+	pg_device_store(o->mm->dev, o->buf->io, o->nr_io, o->buf->mem,
+			o->buf->dio);
+}
+
+/* R81, R84: publish page @i of the run as @pfn, if it is still ours. */
+static bool out_publish(struct out *o, struct pgmap_folio *folio, size_t i,
+			uint64_t pfn)
+{
+	struct pgmap_mm *mm = o->mm;
+	uintptr_t va = page(o->va, i);
+	pg_pte_t e = pg_pte_read(&mm->pt, va);
+
+	if (mask_has(&o->holes, i)) {
+		/* N46: filled meanwhile by another: its data wins. */
+		if (e != PG_PTE_HOLE && !pg_mutant("hole_not_rechecked"))
+			return false;
+	} else {
+		/* N31, N43: unmapped or dropped meanwhile: stays so. */
+		if (e & PG_PTE_WAITED)
+			o->waited = true;
+		if (!is_ours(e, o->token) && !pg_mutant("finalize_resurrects"))
+			return false;
+		mask_clear(&o->pages, i);
+		pg_fetch_sub(&mm->present, 1, relaxed);
+	}
+	pgmap_folio_get(folio);
+	pg_fetch_add(&folio->mapcount, 1, relaxed);
+	pg_pte_write(&mm->pt, va, pg_pte_make(PG_PTE_DEVICE, pfn));
+	pg_fetch_add(&mm->away, 1, relaxed);
+	return true;
+}
+
+/* Return: what the entry of page @i is now. Holds LOCK_PT. */
+static enum pg_pte_state out_give_back(struct out *o, size_t i)
+{
+	struct pgmap_mm *mm = o->mm;
+	uintptr_t va = page(o->va, i);
+	size_t done = 0;
+	int ret = 0;
+
+	if (!is_ours(pg_pte_read(&mm->pt, va), o->token))
+		return PG_PTE_HOLE;
+	for (int try = 0; try < GIVE_TRIES && !done; try++) {
+		ret = pg_mmu_give(mm->mmu, va, o->buf->mem + i * PG_PAGE_SIZE,
+				  1, &done);
+		if (ret == -EEXIST)
+			return PG_PTE_PRESENT;
+		if (ret == -ENOENT)
+			return PG_PTE_HOLE; /* unmapped meanwhile */
+	}
+	if (!done)
+		return note_lost(mm, va);
+	pg_buf_mark(&mm->pool, o->buf, (uint32_t)i, 1, false);
+	return PG_PTE_PRESENT;
+}
+
+static size_t out_finalize(struct out *o)
+{
+	struct pgmap_mm *mm = o->mm;
+	size_t moved = 0, len;
+
+	pg_pt_lock(&mm->pt, o->va);
+	for (unsigned int r = 0; r < o->nr_io; r++) {
+		struct pg_device_io *io = &o->buf->io[r];
+		size_t nr = (size_t)1 << pgmap_folio_order(io->folio);
+		uint64_t pfn = pgmap_folio_pfn(io->folio);
+
+		if (io->status && !pg_mutant("failed_store_published")) {
+			out_note_failure(mm, io->status, nr);
+			continue;
+		}
+		for (size_t k = 0; k < nr; k++)
+			moved += out_publish(o, io->folio, io->first + k,
+					     pfn + k);
+	}
+	/* What is left in pages goes back where it came from. */
+	for (size_t i = 0; mask_run(&o->pages, o->nr, &i, &len); i++) {
+		out_restore(o, i, out_give_back(o, i));
+		o->waited = true;
+	}
+	pg_pt_unlock(&mm->pt, o->va);
+	for (unsigned int r = 0; r < o->nr_io; r++) {
+		pgmap_folio_unlock(o->buf->io[r].folio);
+		pgmap_folio_put(o->buf->io[r].folio);
+	}
+	if (o->waited)
+		pg_mmu_wake(mm->mmu, o->va, o->nr);
+	return moved;
+}
+
+size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			    bool holes)
+{
+	struct out o = {.mm = mm, .va = va, .nr = nr};
+	size_t moved;
+
+	o.token = new_token(mm);
+	out_collect(&o, holes);
+	if (!mask_any(&o.pages) && !mask_any(&o.holes))
+		return 0;
+	o.buf = pg_pool_get_empty(&mm->pool);
+	out_unmap(&o);
+	if (mask_any(&o.holes) && pg_buf_fill(&mm->pool, o.buf, (uint32_t)nr))
+		o.holes = (struct mask){0};
+	out_copy(&o);
+	moved = out_finalize(&o);
+	pg_pool_put(&mm->pool, o.buf);
+	return moved;
+}
+
+/* ---- Device to RAM ---- */
+
+struct in {
+	struct pgmap_mm *mm;
+	struct pgmap_folio *folio;
+	uint64_t pfn; /* of page 0 below */
+	uintptr_t va; /* of page 0 below */
+	size_t nr;
+	uint64_t token;
+	struct pg_buf *buf;
+	struct mask pages;
+	struct mask lost;
+	uint32_t nr_pages;
+};
+
+/* Take the entries that name our pages; the references they held go, ours
+ * stays. Holds LOCK_PT. */
+static void in_collect(struct in *n)
+{
+	struct pg_pt *pt = &n->mm->pt;
+
+	for (size_t i = 0; i < n->nr; i++) {
+		pg_pte_t e = pg_pte_read(pt, page(n->va, i));
+
+		if (e != pg_pte_make(PG_PTE_DEVICE, n->pfn + i))
+			continue;
+		pg_pte_write(pt, page(n->va, i),
+			     pg_pte_make(PG_PTE_MIGRATING, n->token));
+		mask_set(&n->pages, i);
+		n->nr_pages++;
+	}
+	if (!n->nr_pages)
+		return;
+	pg_fetch_sub(&n->folio->mapcount, n->nr_pages, relaxed);
+	pg_folio_put_many(n->folio, n->nr_pages);
+}
+
+/* The opposite, for pages [i, i + len) that stay. Holds LOCK_PT. Pages whose
+ * entry was changed meanwhile are forgotten: they were dropped. */
+static void in_restore(struct in *n, size_t i, size_t len)
+{
+	struct pg_pt *pt = &n->mm->pt;
+
+	for (; len--; i++) {
+		if (!mask_has(&n->pages, i))
+			continue;
+		mask_clear(&n->pages, i);
+		if (!is_ours(pg_pte_read(pt, page(n->va, i)), n->token)) {
+			pg_fetch_sub(&n->mm->away, 1, relaxed);
+			continue;
+		}
+		pgmap_folio_get(n->folio);
+		pg_fetch_add(&n->folio->mapcount, 1, relaxed);
+		pg_pte_write(pt, page(n->va, i),
+			     pg_pte_make(PG_PTE_DEVICE, n->pfn + i));
+	}
+}
+
+/* R79: exactly our reference and one for each page that stays mapped. */
+static bool in_freeze(struct in *n)
+{
+	uint32_t expected = 1 + pg_load(&n->folio->mapcount, relaxed);
+
+	if (!pg_folio_freeze(n->folio, expected))
+		return false;
+	pg_folio_unfreeze(n->folio, expected);
+	return true;
+}
+
+/* Load what was collected; pages that cannot be had go to lost. */
+static void in_copy(struct in *n)
+{
+	struct pgmap_mm *mm = n->mm;
+	size_t i = 0, len;
+
+	for (; mask_run(&n->pages, n->nr, &i, &len); i += len) {
+		char *to = n->buf->mem + i * PG_PAGE_SIZE;
+
+		if (!pg_device_load(mm->dev, n->pfn + i, (uint32_t)len, to))
+			continue;
+		pg_count(&mm->stat, io_errors, 1);
+		for (size_t k = i; k < i + len; k++)
+			if (pg_device_load(mm->dev, n->pfn + k, 1,
+					   n->buf->mem + k * PG_PAGE_SIZE))
+				mask_set(&n->lost, k);
+	}
+}
+
+/* Holds LOCK_PT. The page has arrived, or is lost. */
+static void in_arrived(struct in *n, size_t i, enum pg_pte_state state)
+{
+	struct pgmap_mm *mm = n->mm;
+
+	mask_clear(&n->pages, i);
+	pg_fetch_sub(&mm->away, 1, relaxed);
+	if (state == PG_PTE_PRESENT)
+		pg_fetch_add(&mm->present, 1, relaxed);
+	pg_pte_write(&mm->pt, page(n->va, i), state);
+}
+
+/* Give pages [i, i + len), which are all ours. Holds LOCK_PT. */
+static int in_give(struct in *n, size_t i, size_t len)
+{
+	struct pgmap_mm *mm = n->mm;
+
+	while (len) {
+		size_t done;
+		int ret =
+			pg_mmu_give(mm->mmu, page(n->va, i),
+				    n->buf->mem + i * PG_PAGE_SIZE, len, &done);
+
+		pg_buf_mark(&mm->pool, n->buf, (uint32_t)i, (uint32_t)done,
+			    false);
+		for (size_t k = 0; k < done; k++)
+			in_arrived(n, i + k, PG_PTE_PRESENT);
+		i += done;
+		len -= done;
+		if (!ret)
+			continue;
+		if (ret == -EEXIST)
+			in_arrived(n, i, PG_PTE_PRESENT);
+		else if (ret == -ENOENT)
+			in_arrived(n, i, PG_PTE_HOLE);
+		else
+			return ret; /* the load did not consume the source */
+		i++;
+		len--;
+	}
+	return 0;
+}
+
+static int in_finalize(struct in *n)
+{
+	struct pg_pt *pt = &n->mm->pt;
+	int ret = 0;
+
+	pg_pt_lock(pt, n->va);
+	for (size_t i = 0; i < n->nr;) {
+		size_t len = 0;
+
+		if (!mask_has(&n->pages, i)) {
+			i++;
+			continue;
+		}
+		while (i + len < n->nr && mask_has(&n->pages, i + len) &&
+		       !mask_has(&n->lost, i + len) &&
+		       (is_ours(pg_pte_read(pt, page(n->va, i + len)),
+				n->token) ||
+			pg_mutant("finalize_resurrects")))
+			len++;
+		if (!len) {
+			/* Changed meanwhile: in_restore() counts it. */
+			if (is_ours(pg_pte_read(pt, page(n->va, i)), n->token))
+				in_arrived(n, i,
+					   note_lost(n->mm, page(n->va, i)));
+			i++;
+			continue;
+		}
+		if (!ret)
+			ret = in_give(n, i, len);
+		i += len;
+	}
+	in_restore(n, 0, n->nr);
+	pg_pt_unlock(pt, n->va);
+	return ret;
+}
+
+/* Limit to the folio, to the 2 MB region and to one page if so wanted. */
+static void in_range(struct in *n, uint64_t pfn, uintptr_t va, bool whole)
+{
+	uint64_t head = pgmap_folio_pfn(n->folio);
+	size_t nr = (size_t)1 << pgmap_folio_order(n->folio);
+	uintptr_t region = va & ~(PG_REGION_SIZE - 1);
+	size_t before = whole ? pfn - head : 0;
+	size_t after = whole ? head + nr - 1 - pfn : 0;
+
+	if (before > (va - region) / PG_PAGE_SIZE)
+		before = (va - region) / PG_PAGE_SIZE;
+	if (after > (region + PG_REGION_SIZE - va) / PG_PAGE_SIZE - 1)
+		after = (region + PG_REGION_SIZE - va) / PG_PAGE_SIZE - 1;
+	n->pfn = pfn - before;
+	n->va = va - before * PG_PAGE_SIZE;
+	n->nr = before + 1 + after;
+}
+
+bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
+			  struct pgmap_folio **folio, uint64_t *pfn)
+{
+	pg_pte_t e;
+	bool locked;
+
+	pg_pt_lock(&mm->pt, va);
+	e = pg_pte_read(&mm->pt, va);
+	if (pg_pte_state(e) != PG_PTE_DEVICE) {
+		pg_pt_unlock(&mm->pt, va);
+		return false;
+	}
+	*pfn = pg_pte_value(e);
+	*folio = pg_map_head(mm->dev->map, *pfn);
+	locked = pgmap_folio_trylock(*folio);
+	if (locked || pg_mutant("waiters_hold_references"))
+		pgmap_folio_get(*folio);
+	pg_pt_unlock(&mm->pt, va);
+	if (!locked)
+		pg_folio_wait_unlocked(*folio);
+	return locked;
+}
+
+int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
+		      uint64_t pfn, uintptr_t va, bool whole)
+{
+	struct in n = {.mm = mm, .folio = folio};
+	int ret;
+
+	pg_bug_on(!pg_folio_is_locked(folio));
+	in_range(&n, pfn, va, whole);
+	n.buf = pg_evict_buffer(mm, (uint32_t)n.nr);
+	if (!n.buf)
+		return -ENOMEM;
+	n.token = new_token(mm);
+	pg_pt_lock(&mm->pt, va);
+	in_collect(&n);
+	if (!n.nr_pages || !in_freeze(&n)) {
+		in_restore(&n, 0, n.nr);
+		pg_pt_unlock(&mm->pt, va);
+		pg_pool_put(&mm->pool, n.buf);
+		/* Whoever saw our migration entries must look again. */
+		pg_mmu_wake(mm->mmu, n.va, n.nr);
+		return -EAGAIN;
+	}
+	pg_pt_unlock(&mm->pt, va);
+	in_copy(&n);
+	ret = in_finalize(&n);
+	pg_count(&mm->stat, loads, 1);
+	pg_count(&mm->stat, prefetched, n.nr_pages - 1);
+	pg_mmu_wake(mm->mmu, n.va, n.nr);
+	pg_evict_note(mm, n.va);
+	pg_evict_note(mm, page(n.va, n.nr - 1));
+	pg_pool_put(&mm->pool, n.buf);
+	return ret;
+}

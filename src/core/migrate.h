@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * migrate.h - moving pages between RAM and a device, both ways.
+ *
+ * The protocol is that of migrate_vma in Linux (semantics.md 5.1):
+ *   collect   entries become migration entries; faults on them wait
+ *   unmap     the pages leave the program's page table, contents kept
+ *   copy      destination allocated by its allocator, bytes stored or loaded
+ *   pages     look again: is each page still ours to move?
+ *   finalize  entries point at the destination, or back at the source; wake
+ * A page that is pinned, refused or raced stays where it was; the rest go on.
+ */
+#ifndef PG_MIGRATE_H
+#define PG_MIGRATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pgmap_mm;
+struct pgmap_folio;
+struct pgmap_fault;
+
+/**
+ * pg_migrate_to_device() - Move what of [@va, @va + @nr pages) is in RAM.
+ * @va, @nr: Inside one block.
+ * @holes:   Also put pages of zeros on the device where nothing is (R73).
+ *
+ * Holds LOCK_MM. Return: pages that are on the device now and were not.
+ */
+size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			    bool holes);
+
+/**
+ * pg_migrate_get_folio() - Lock and reference what the entry of @va names.
+ *
+ * Entry, lock and reference under one LOCK_PT, so the folio cannot become
+ * somebody else's in between (R88, R93). If it is locked, sleeps until it is
+ * not, holding no reference: references of waiters would keep whoever moves
+ * it from ever finding the count that he expects (R89).
+ *
+ * Holds LOCK_MM. Return: true with the folio locked, referenced, and @pfn; or
+ * false: the entry is not, or may no longer be, a device entry: look again.
+ */
+bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
+			  struct pgmap_folio **folio, uint64_t *pfn);
+
+/**
+ * pg_migrate_to_ram() - Bring back what a folio holds around an address.
+ * @folio: Locked, with a reference of the caller's; both stay the caller's.
+ * @va:    An address whose entry names page @pfn of the folio.
+ * @whole: All pages of the folio that lie around @va as in the folio, inside
+ *         its 2 MB region; otherwise the one page only.
+ *
+ * Holds LOCK_MM. Return: 0 when the page at @va is there, or lost and
+ * poisoned; -EAGAIN the entry or the folio changed: look again; -ENOMEM.
+ */
+int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
+		      uint64_t pfn, uintptr_t va, bool whole);
+
+#endif

@@ -1,0 +1,691 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "core/mm.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bug.h"
+#include "base/mem.h"
+#include "base/mutant.h"
+#include "core/folio.h"
+#include "core/migrate.h"
+#include "core/pagemap.h"
+
+#define MAX_BUFFERS 256u
+
+static uintptr_t bytes(size_t nr)
+{
+	return nr * PG_PAGE_SIZE;
+}
+
+int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
+	       struct pgmap_device *dev, uint64_t budget, uint64_t folio_size)
+{
+	uint64_t pages = budget / PG_PAGE_SIZE;
+	uint64_t keep;
+	int ret;
+
+	if (folio_size < PG_PAGE_SIZE || folio_size & (folio_size - 1) ||
+	    folio_size > PG_REGION_SIZE)
+		return -EINVAL;
+	mm->order = (unsigned int)__builtin_ctzll(folio_size / PG_PAGE_SIZE);
+	/* A sixteenth of the budget may lie ready as buffers. */
+	keep = pages / 16 >> mm->order;
+	if (keep < 2)
+		keep = 2;
+	if (keep > MAX_BUFFERS / 2)
+		keep = MAX_BUFFERS / 2;
+	mm->mmu = mmu;
+	mm->dev = dev;
+	pg_store(&mm->budget, pages, relaxed);
+	pg_store(&mm->stat.budget, budget, relaxed);
+	mm->vma = pg_mem_map(PG_MAX_VMAS * sizeof(*mm->vma));
+	if (!mm->vma)
+		return -ENOMEM;
+	ret = pg_pt_init(&mm->pt);
+	if (!ret)
+		ret = pg_queue_init(&mm->queue, 65536);
+	if (!ret)
+		ret = pg_pool_init(&mm->pool, mmu, (uint32_t)keep + 32,
+				   (uint32_t)pg_block_pages(mm),
+				   (uint32_t)keep);
+	if (ret)
+		pg_mm_fini(mm);
+	return ret;
+}
+
+void pg_mm_fini(struct pgmap_mm *mm)
+{
+	if (!mm->vma)
+		return;
+	pg_write_lock(&mm->lock, LOCK_MM);
+	while (mm->nr_vma && mm->pt.leaf) {
+		struct pg_vma v = mm->vma[0];
+
+		pg_mm_unmap(mm, v.start, (v.end - v.start) / PG_PAGE_SIZE);
+	}
+	pg_write_unlock(&mm->lock, LOCK_MM);
+	pg_pool_fini(&mm->pool);
+	pg_queue_fini(&mm->queue);
+	pg_pt_fini(&mm->pt);
+	pg_mem_unmap(mm->vma, PG_MAX_VMAS * sizeof(*mm->vma));
+	mm->vma = NULL;
+}
+
+/* ---- Ranges ---- */
+
+/* The first range that ends behind @va. */
+static uint32_t first_behind(const struct pgmap_mm *mm, uintptr_t va)
+{
+	uint32_t lo = 0, hi = mm->nr_vma;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (mm->vma[mid].end <= va)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va)
+{
+	uint32_t i = first_behind(mm, va);
+
+	return i < mm->nr_vma && mm->vma[i].start <= va ? &mm->vma[i] : NULL;
+}
+
+static int make_room(struct pgmap_mm *mm, uint32_t i)
+{
+	if (mm->nr_vma == PG_MAX_VMAS)
+		return -ENOMEM;
+	memmove(&mm->vma[i + 1], &mm->vma[i],
+		(mm->nr_vma - i) * sizeof(*mm->vma));
+	mm->nr_vma++;
+	return 0;
+}
+
+static void close_gap(struct pgmap_mm *mm, uint32_t i)
+{
+	mm->nr_vma--;
+	memmove(&mm->vma[i], &mm->vma[i + 1],
+		(mm->nr_vma - i) * sizeof(*mm->vma));
+}
+
+/* Add a range that touches none that is there; neighbours are joined. */
+static int add_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	uint32_t i = first_behind(mm, start);
+	bool left = i && mm->vma[i - 1].end == start;
+	bool right = i < mm->nr_vma && mm->vma[i].start == end;
+
+	if (left && right) {
+		mm->vma[i - 1].end = mm->vma[i].end;
+		close_gap(mm, i);
+	} else if (left) {
+		mm->vma[i - 1].end = end;
+	} else if (right) {
+		mm->vma[i].start = start;
+	} else {
+		if (make_room(mm, i))
+			return -ENOMEM;
+		mm->vma[i] = (struct pg_vma){start, end};
+	}
+	return 0;
+}
+
+/* Take [start, end) out of the ranges. A range that would have to be split
+ * when the table is full stays as it is: entries behind the gap may be away,
+ * and must be found by their fault. */
+static void del_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	uint32_t i = first_behind(mm, start);
+
+	while (i < mm->nr_vma && mm->vma[i].start < end) {
+		struct pg_vma *v = &mm->vma[i];
+
+		if (v->start < start && v->end > end) {
+			uintptr_t old_end = v->end;
+
+			if (make_room(mm, i + 1))
+				return;
+			mm->vma[i].end = start;
+			mm->vma[i + 1] = (struct pg_vma){end, old_end};
+			return;
+		}
+		if (v->start < start) {
+			v->end = start;
+			i++;
+		} else if (v->end > end) {
+			v->start = end;
+			return;
+		} else {
+			close_gap(mm, i);
+		}
+	}
+}
+
+/* ---- Adopt and release ---- */
+
+/* What is in RAM already can leave. Holds LOCK_MM for writing. */
+static void note_present(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	uint64_t bits[PG_REGION_PAGES / 64];
+
+	for (size_t at = 0; at < nr;) {
+		uintptr_t start = va + bytes(at);
+		size_t n = PG_REGION_PAGES -
+			   (start / PG_PAGE_SIZE) % PG_REGION_PAGES;
+
+		if (n > nr - at)
+			n = nr - at;
+		memset(bits, 0, sizeof(bits));
+		if (pg_mmu_present(mm->mmu, start, n, bits))
+			memset(bits, 0, sizeof(bits));
+		pg_pt_lock(&mm->pt, start);
+		for (size_t i = 0; i < n; i++) {
+			uintptr_t p = start + bytes(i);
+
+			if (!(bits[i / 64] >> (i % 64) & 1) ||
+			    pg_pte_read(&mm->pt, p) != PG_PTE_HOLE)
+				continue;
+			pg_pte_write(&mm->pt, p, PG_PTE_PRESENT);
+			pg_fetch_add(&mm->present, 1, relaxed);
+		}
+		pg_pt_unlock(&mm->pt, start);
+		for (size_t i = 0; i < n; i++)
+			if (pg_pte_state(
+				    pg_pte_read(&mm->pt, start + bytes(i))) ==
+			    PG_PTE_PRESENT)
+				pg_evict_note(mm, start + bytes(i));
+		at += n;
+	}
+}
+
+static int adopt_gap(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	size_t nr = (end - start) / PG_PAGE_SIZE;
+	int ret = pg_pt_populate(&mm->pt, start, nr);
+
+	if (!ret)
+		ret = pg_mmu_watch(mm->mmu, start, nr);
+	if (ret)
+		return ret;
+	ret = add_vma(mm, start, end);
+	if (ret) {
+		pg_mmu_unwatch(mm->mmu, start, nr);
+		return ret;
+	}
+	note_present(mm, start, nr);
+	return 0;
+}
+
+int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	uintptr_t end = va + bytes(nr);
+	int first_error = 0;
+
+	while (va < end) {
+		uint32_t i = first_behind(mm, va);
+		uintptr_t stop = end;
+		int ret;
+
+		if (i < mm->nr_vma && mm->vma[i].start <= va) {
+			va = mm->vma[i].end;
+			continue;
+		}
+		if (i < mm->nr_vma && mm->vma[i].start < end)
+			stop = mm->vma[i].start;
+		ret = adopt_gap(mm, va, stop);
+		if (ret && !first_error)
+			first_error = ret;
+		va = stop;
+	}
+	return first_error;
+}
+
+/* The first managed part of [va, end); false: there is none. */
+static bool next_part(const struct pgmap_mm *mm, uintptr_t va, uintptr_t end,
+		      uintptr_t *start, uintptr_t *stop)
+{
+	uint32_t i = first_behind(mm, va);
+
+	if (va >= end || i == mm->nr_vma || mm->vma[i].start >= end)
+		return false;
+	*start = mm->vma[i].start > va ? mm->vma[i].start : va;
+	*stop = mm->vma[i].end < end ? mm->vma[i].end : end;
+	return true;
+}
+
+static void drop_entry(struct pgmap_mm *mm, uintptr_t va)
+{
+	pg_pte_t e = pg_pte_read(&mm->pt, va);
+	struct pgmap_folio *folio;
+
+	switch (pg_pte_state(e)) {
+	case PG_PTE_HOLE:
+		return;
+	case PG_PTE_PRESENT:
+		if (e & PG_PTE_STUCK)
+			pg_fetch_sub(&mm->stuck, 1, relaxed);
+		pg_fetch_sub(&mm->present, 1, relaxed);
+		break;
+	case PG_PTE_DEVICE:
+		/* R95: the page named in the entry, and no other (R51). */
+		folio = pg_map_head(mm->dev->map, pg_pte_value(e));
+		pg_fetch_sub(&mm->away, 1, relaxed);
+		pg_fetch_sub(&folio->mapcount, 1, relaxed);
+		pgmap_folio_put(folio);
+		pg_count(&mm->stat, discards, 1);
+		break;
+	case PG_PTE_MIGRATING:
+	case PG_PTE_POISON:
+		break; /* whoever moves it sees that its entry is gone */
+	}
+	pg_pte_write(&mm->pt, va, PG_PTE_HOLE);
+}
+
+/* Bring the page at @va to RAM, whatever it takes. */
+static int load_page(struct pgmap_mm *mm, uintptr_t va)
+{
+	for (;;) {
+		struct pgmap_folio *folio;
+		uint64_t pfn;
+		int ret;
+
+		switch (pg_pte_state(pg_pte_read(&mm->pt, va))) {
+		case PG_PTE_POISON:
+			return -EIO;
+		case PG_PTE_MIGRATING:
+			pg_yield();
+			continue;
+		case PG_PTE_DEVICE:
+			break;
+		case PG_PTE_HOLE:
+		case PG_PTE_PRESENT:
+			return 0;
+		}
+		if (!pg_migrate_get_folio(mm, va, &folio, &pfn))
+			continue;
+		ret = pg_migrate_to_ram(mm, folio, pfn, va, true);
+		pgmap_folio_unlock(folio);
+		pgmap_folio_put(folio);
+		if (ret && ret != -EAGAIN)
+			return ret;
+		if (ret)
+			pg_yield();
+	}
+}
+
+int pg_mm_release(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	uintptr_t start, end, at;
+	uint32_t k = first_behind(mm, va);
+	int first_error = 0;
+
+	if (mm->nr_vma == PG_MAX_VMAS && k < mm->nr_vma &&
+	    mm->vma[k].start < va && mm->vma[k].end > va + bytes(nr))
+		return -ENOMEM; /* see del_vma() */
+	/* What comes back here stays, budget or not. */
+	mm->releasing = true;
+	for (at = va; next_part(mm, at, va + bytes(nr), &start, &end); at = end)
+		for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE) {
+			int ret = load_page(mm, p);
+
+			/* What could be had later comes before what is lost. */
+			if (ret && (!first_error || first_error == -EIO))
+				first_error = ret;
+		}
+	mm->releasing = false;
+	/* A page that could not be loaded keeps its range: its fault loads it
+	 * later. A page that is lost keeps raising SIGBUS by itself. */
+	if (first_error && first_error != -EIO)
+		return first_error;
+	pg_mm_remove(mm, va, nr);
+	for (at = va; next_part(mm, at, va + bytes(nr), &start, &end);
+	     at = end) {
+		pg_mmu_unwatch(mm->mmu, start, (end - start) / PG_PAGE_SIZE);
+		del_vma(mm, start, end);
+	}
+	return first_error;
+}
+
+/* ---- What the program does to its mappings ---- */
+
+void pg_mm_remove(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	uintptr_t end = va + bytes(nr), start, stop;
+
+	/* Only what is managed: a range may reach over terabytes of nothing. */
+	for (; next_part(mm, va, end, &start, &stop); va = stop)
+		for (uintptr_t p = start, next; p < stop; p = next) {
+			next = (p | (PG_REGION_SIZE - 1)) + 1;
+			if (next > stop)
+				next = stop;
+			pg_pt_lock(&mm->pt, p);
+			for (; p < next; p += PG_PAGE_SIZE)
+				drop_entry(mm, p);
+			pg_pt_unlock(&mm->pt, next - PG_PAGE_SIZE);
+		}
+}
+
+void pg_mm_unmap(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	pg_mm_remove(mm, va, nr);
+	del_vma(mm, va, va + bytes(nr));
+}
+
+/* R99: entries move as they are. No migration is under way: we are alone. */
+void pg_mm_remap(struct pgmap_mm *mm, uintptr_t old, size_t old_nr,
+		 uintptr_t to, size_t to_nr)
+{
+	size_t nr = old_nr < to_nr ? old_nr : to_nr;
+
+	if (old == to) {
+		if (old_nr > to_nr)
+			pg_mm_unmap(mm, old + bytes(to_nr), old_nr - to_nr);
+		return;
+	}
+	pg_mm_unmap(mm, to, to_nr);
+	if (pg_pt_populate(&mm->pt, to, to_nr))
+		pg_bug("no memory for the page table of a moved range",
+		       __FILE__, __LINE__);
+	for (size_t i = 0; i < nr; i++) {
+		pg_pte_t e = pg_pte_read(&mm->pt, old + bytes(i));
+
+		if (e == PG_PTE_HOLE)
+			continue;
+		pg_pt_lock(&mm->pt, old + bytes(i));
+		pg_pte_write(&mm->pt, old + bytes(i), PG_PTE_HOLE);
+		pg_pt_unlock(&mm->pt, old + bytes(i));
+		pg_pt_lock(&mm->pt, to + bytes(i));
+		pg_pte_write(&mm->pt, to + bytes(i), e);
+		pg_pt_unlock(&mm->pt, to + bytes(i));
+		if (pg_pte_state(e) == PG_PTE_PRESENT)
+			pg_evict_note(mm, to + bytes(i));
+	}
+	pg_mm_remove(mm, old, old_nr);
+}
+
+int pg_mm_watch_again(struct pgmap_mm *mm)
+{
+	int first_error = 0;
+
+	for (uint32_t i = 0; i < mm->nr_vma;) {
+		struct pg_vma v = mm->vma[i];
+		size_t nr = (v.end - v.start) / PG_PAGE_SIZE;
+		int ret = pg_mmu_watch(mm->mmu, v.start, nr);
+
+		if (!ret) {
+			i++;
+			continue;
+		}
+		if (ret != -ENOMEM && !first_error)
+			first_error = ret;
+		pg_mm_unmap(mm, v.start, nr);
+	}
+	return first_error;
+}
+
+/* ---- Levels ---- */
+
+void pg_mm_gauges(struct pgmap_mm *mm)
+{
+	struct pg_stat *st = &mm->stat;
+	struct pgmap_device_usage u;
+	uint64_t present = bytes(pg_load(&mm->present, relaxed));
+	uint64_t pool = bytes(pg_load(&mm->pool.filled, relaxed));
+	uint64_t away = bytes(pg_load(&mm->away, relaxed));
+
+	pg_device_usage(mm->dev, &u);
+	pg_store(&st->present, present, relaxed);
+	pg_store(&st->pool, pool, relaxed);
+	pg_store(&st->away, away, relaxed);
+	pg_store(&st->device_host, u.host_bytes, relaxed);
+	pg_store(&st->device_media, u.media_bytes, relaxed);
+	pg_gauge_raise(&st->peak_managed, present + away);
+	pg_gauge_raise(&st->peak_resident, present + pool);
+	pg_gauge_raise(&st->peak_away, away);
+	pg_gauge_raise(&st->peak_device_host, u.host_bytes);
+	pg_gauge_raise(&st->peak_device_media, u.media_bytes);
+}
+
+/* ---- pgmap.h ---- */
+
+static int check_range(const void *addr, size_t len)
+{
+	uintptr_t va = (uintptr_t)addr;
+
+	if (va % PG_PAGE_SIZE || len % PG_PAGE_SIZE || va + len < va ||
+	    (va + len) >> 47)
+		return -EINVAL;
+	return 0;
+}
+
+void pgmap_mm_change_begin(struct pgmap_mm *mm)
+{
+	pg_write_lock(&mm->lock, LOCK_MM);
+}
+
+void pgmap_mm_change_end(struct pgmap_mm *mm)
+{
+	pg_write_unlock(&mm->lock, LOCK_MM);
+	/* Partner: the store in pg_fault(). */
+	if (pg_xchg(&mm->parked, 0, seq_cst) && mm->change_end)
+		mm->change_end(mm);
+}
+
+/* Two ranges, and what came of it: arguments of what runs on mm->run. */
+struct job {
+	uintptr_t va, to;
+	size_t nr, to_nr;
+	bool to_device;
+	size_t moved;
+};
+
+static int run(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
+	       struct job *j)
+{
+	return mm->run ? mm->run(mm, fn, j) : fn(mm, j);
+}
+
+/* Dropping pages reaches the device; only where that needs a descriptor does
+ * it have to go to another thread. */
+static void run_drop(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
+		     struct job *j)
+{
+	if (mm->dev->ops.flags & PGMAP_DEV_DESCRIPTORS)
+		run(mm, fn, j);
+	else
+		fn(mm, j);
+}
+
+static int adopt_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct job *j = arg;
+
+	return pg_mm_adopt(mm, j->va, j->nr);
+}
+
+static int release_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct job *j = arg;
+
+	return pg_mm_release(mm, j->va, j->nr);
+}
+
+static int remove_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct job *j = arg;
+
+	pg_mm_remove(mm, j->va, j->nr);
+	return 0;
+}
+
+static int unmap_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct job *j = arg;
+
+	pg_mm_unmap(mm, j->va, j->nr);
+	return 0;
+}
+
+static int remap_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct job *j = arg;
+
+	pg_mm_remap(mm, j->va, j->nr, j->to, j->to_nr);
+	return 0;
+}
+
+int pgmap_mm_adopt(struct pgmap_mm *mm, void *addr, size_t len)
+{
+	struct job j = {.va = (uintptr_t)addr, .nr = len / PG_PAGE_SIZE};
+	int ret = check_range(addr, len);
+
+	if (ret)
+		return ret;
+	pgmap_mm_change_begin(mm);
+	ret = run(mm, adopt_job, &j);
+	pgmap_mm_change_end(mm);
+	return ret;
+}
+
+int pgmap_mm_release(struct pgmap_mm *mm, void *addr, size_t len)
+{
+	struct job j = {.va = (uintptr_t)addr, .nr = len / PG_PAGE_SIZE};
+	int ret = check_range(addr, len);
+
+	if (ret)
+		return ret;
+	pgmap_mm_change_begin(mm);
+	ret = run(mm, release_job, &j);
+	pgmap_mm_change_end(mm);
+	return ret;
+}
+
+void pgmap_mm_remove(struct pgmap_mm *mm, void *addr, size_t len)
+{
+	struct job j = {.va = (uintptr_t)addr, .nr = len / PG_PAGE_SIZE};
+
+	if (!check_range(addr, len))
+		run_drop(mm, remove_job, &j);
+}
+
+void pgmap_mm_unmap(struct pgmap_mm *mm, void *addr, size_t len)
+{
+	struct job j = {.va = (uintptr_t)addr, .nr = len / PG_PAGE_SIZE};
+
+	if (!check_range(addr, len))
+		run_drop(mm, unmap_job, &j);
+}
+
+void pgmap_mm_remap(struct pgmap_mm *mm, void *old, size_t old_len, void *new_,
+		    size_t new_len)
+{
+	struct job j = {.va = (uintptr_t)old,
+			.nr = old_len / PG_PAGE_SIZE,
+			.to = (uintptr_t)new_,
+			.to_nr = new_len / PG_PAGE_SIZE};
+
+	if (!check_range(old, old_len) && !check_range(new_, new_len))
+		run_drop(mm, remap_job, &j);
+}
+
+static bool covered(const struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+{
+	while (va < end) {
+		const struct pg_vma *v = pg_mm_find(mm, va);
+
+		if (!v)
+			return false;
+		va = v->end;
+	}
+	return true;
+}
+
+/* Holds LOCK_MM for reading. */
+static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+{
+	size_t moved = 0;
+
+	while (va < end) {
+		uintptr_t stop =
+			pg_block_of(mm, va) + bytes(pg_block_pages(mm));
+
+		if (stop > end)
+			stop = end;
+		moved += pg_migrate_to_device(mm, va,
+					      (stop - va) / PG_PAGE_SIZE, true);
+		va = stop;
+	}
+	return moved;
+}
+
+static size_t migrate_in(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+{
+	bool away[PG_REGION_PAGES];
+	size_t moved = 0;
+
+	while (va < end) {
+		size_t nr =
+			PG_REGION_PAGES - va / PG_PAGE_SIZE % PG_REGION_PAGES;
+
+		if (nr > (end - va) / PG_PAGE_SIZE)
+			nr = (end - va) / PG_PAGE_SIZE;
+		/* One load brings a whole folio: look at all before it. */
+		for (size_t i = 0; i < nr; i++)
+			away[i] = pg_pte_state(pg_pte_read(&mm->pt,
+							   va + bytes(i))) ==
+				  PG_PTE_DEVICE;
+		for (size_t i = 0; i < nr; i++)
+			moved += away[i] && !load_page(mm, va + bytes(i));
+		va += bytes(nr);
+	}
+	return moved;
+}
+
+static int migrate_job(struct pgmap_mm *mm, void *arg)
+{
+	struct job *j = arg;
+	uintptr_t end = j->va + bytes(j->nr);
+
+	if (!covered(mm, j->va, end))
+		return -EFAULT;
+	j->moved = j->to_device ? migrate_out(mm, j->va, end)
+				: migrate_in(mm, j->va, end);
+	return 0;
+}
+
+int pgmap_migrate(struct pgmap_mm *mm, void *addr, size_t len, bool to_device,
+		  size_t *moved)
+{
+	struct job j = {.va = (uintptr_t)addr,
+			.nr = len / PG_PAGE_SIZE,
+			.to_device = to_device};
+	int ret = check_range(addr, len);
+
+	if (!ret) {
+		pg_read_lock(&mm->lock, LOCK_MM);
+		ret = run(mm, migrate_job, &j);
+		pg_read_unlock(&mm->lock, LOCK_MM);
+	}
+	if (moved)
+		*moved = bytes(j.moved);
+	return ret;
+}
+
+int pgmap_stat_get(struct pgmap_mm *mm, struct pgmap_stat *st)
+{
+	uint64_t managed = 0;
+
+	pg_mm_gauges(mm);
+	pg_read_lock(&mm->lock, LOCK_MM);
+	for (uint32_t i = 0; i < mm->nr_vma; i++)
+		managed += mm->vma[i].end - mm->vma[i].start;
+	pg_read_unlock(&mm->lock, LOCK_MM);
+	pg_store(&mm->stat.managed, managed, relaxed);
+	return pg_stat_copy(&mm->stat, st);
+}

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mm.h - one address space: its ranges, its page table, its budget.
+ */
+#ifndef PG_MM_H
+#define PG_MM_H
+
+#include <pgmap/pgmap.h>
+
+#include "base/lock.h"
+#include "core/device.h"
+#include "core/evict.h"
+#include "core/pool.h"
+#include "core/pt.h"
+#include "core/stat.h"
+
+#define PG_MAX_VMAS 65536u
+/* Streams of faults that are told apart. */
+#define PG_NR_RECENT 16u
+
+/** struct pg_vma - A managed range. */
+struct pg_vma {
+	uintptr_t start, end;
+};
+
+struct pgmap_mm {
+	/* Readers: faults and migrations, as long as they last. Writers:
+	 * whoever changes mappings. */
+	struct pg_rwlock lock;
+	struct pg_mmu *mmu;	  /* set once */
+	struct pgmap_device *dev; /* set once */
+	unsigned int order;	  /* of a block; set once */
+
+	bool releasing; /* LOCK_MM for writing: loads evict nothing */
+	struct pg_vma *vma; /* LOCK_MM; sorted, disjoint, not adjacent */
+	uint32_t nr_vma;    /* LOCK_MM */
+	struct pg_pt pt;
+	struct pg_pool pool;
+	struct pg_queue queue;
+
+	/* Page numbers of the latest device faults: see is_near(). Relaxed;
+	 * a lost update costs a page or two. */
+	pg_atomic64 recent[PG_NR_RECENT];
+	pg_atomic32 nr_recent;
+
+	pg_atomic64 budget;  /* pages; relaxed */
+	pg_atomic64 present; /* entries that are PRESENT or on their way out */
+	pg_atomic64 away;    /* entries that are DEVICE or on their way in */
+	pg_atomic64 stuck;   /* of present, those marked STUCK; relaxed */
+	pg_atomic64 token;   /* of the last migration; relaxed */
+	pg_atomic32 parked;  /* a fault was dropped for the write lock; seq_cst:
+			      * see pg_fault() and pgmap_mm_change_end() */
+	pg_atomic32 warned;  /* said that the device is full; relaxed */
+	struct pg_stat stat;
+
+	/* Set by the owner of the threads (open.c), NULL in tests: run
+	 * something where descriptors can be used; parked faults may go on. */
+	int (*run)(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
+		   void *arg);
+	void (*change_end)(struct pgmap_mm *mm);
+};
+
+static inline size_t pg_block_pages(const struct pgmap_mm *mm)
+{
+	return (size_t)1 << mm->order;
+}
+
+static inline uintptr_t pg_block_of(const struct pgmap_mm *mm, uintptr_t va)
+{
+	return va & ~(pg_block_pages(mm) * PG_PAGE_SIZE - 1);
+}
+
+/**
+ * pg_mm_init() - A zeroed @mm on a MMU and a device, which stay the caller's.
+ * @budget: Bytes. @folio_size: a power of two, 4 KB .. 2 MB.
+ * Return: 0; -EINVAL; -ENOMEM.
+ */
+int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
+	       struct pgmap_device *dev, uint64_t budget, uint64_t folio_size);
+/** pg_mm_fini() - Free it. What is still on the device is dropped. */
+void pg_mm_fini(struct pgmap_mm *mm);
+
+/** pg_mm_find() - The range that has @va, or NULL. Holds LOCK_MM. */
+const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va);
+
+/* The functions of pgmap.h, for a caller that holds LOCK_MM for writing. */
+int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr);
+int pg_mm_release(struct pgmap_mm *mm, uintptr_t va, size_t nr);
+void pg_mm_remove(struct pgmap_mm *mm, uintptr_t va, size_t nr);
+void pg_mm_unmap(struct pgmap_mm *mm, uintptr_t va, size_t nr);
+void pg_mm_remap(struct pgmap_mm *mm, uintptr_t old, size_t old_nr,
+		 uintptr_t to, size_t to_nr);
+
+/** pg_mm_watch_again() - In a fork child: watch all ranges with the new MMU.
+ * Ranges that are not there (MADV_DONTFORK) are forgotten. Holds LOCK_MM for
+ * writing. Return: 0 or the first errno that is not -ENOMEM. */
+int pg_mm_watch_again(struct pgmap_mm *mm);
+
+/** pg_mm_gauges() - Bring the levels in mm->stat up to date. */
+void pg_mm_gauges(struct pgmap_mm *mm);
+
+/** pg_mm_used() - Pages that count against the budget. */
+static inline uint64_t pg_mm_used(const struct pgmap_mm *mm)
+{
+	return pg_load(&mm->present, relaxed) +
+	       pg_load(&mm->pool.filled, relaxed);
+}
+
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mmu.h - what core needs of the machine: the "arch code" of pgmap.
+ *
+ * Core decides; a back end changes real page tables and delivers faults.
+ * uffd.c does it for a running program, soft.c in memory for tests.
+ *
+ * All addresses and lengths are multiples of PG_PAGE_SIZE. All operations may
+ * be called from several threads at once. A range operation works from the
+ * front and stops at the first page that refuses: it sets *done to the pages
+ * that were done before it and returns that page's error, so the caller can
+ * deal with the page and go on behind it.
+ */
+#ifndef PG_MMU_H
+#define PG_MMU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PG_PAGE_SHIFT 12
+#define PG_PAGE_SIZE 4096u
+
+struct pg_mmu; /* an instance of a back end */
+
+/** What a fault wanted. */
+#define PG_FAULT_WRITE (1u << 0)
+/** The touch came from the kernel on the program's behalf. */
+#define PG_FAULT_KERNEL (1u << 1)
+
+struct pg_mmu_ops {
+	/** @name: "uffd", "soft". */
+	const char *name;
+
+	/**
+	 * @watch: From now on a touch of an absent page of the range is a
+	 * fault that is delivered to core.
+	 * Return: 0; -EBUSY somebody else watches (a part of) it; -EINVAL not
+	 *         a kind of memory that can be watched; -ENOMEM not mapped.
+	 *         Then nothing of the range is watched.
+	 */
+	int (*watch)(struct pg_mmu *m, uintptr_t va, size_t nr);
+	/** @unwatch: Absent pages of the range read as zeros again. */
+	void (*unwatch)(struct pg_mmu *m, uintptr_t va, size_t nr);
+
+	/**
+	 * @take: Move pages out of the program into @buf, atomically: a store
+	 * by the program is either in @buf or has not happened. @buf is
+	 * pool memory (see @pool_map) with no page in it.
+	 * Return: 0; -EBUSY the page is pinned; -ENOENT no page there;
+	 *         -EAGAIN lost a race, try again; -EINVAL a kind of page or
+	 *         range that cannot be taken; -ENOMEM.
+	 */
+	int (*take)(struct pg_mmu *m, uintptr_t va, void *buf, size_t nr,
+		    size_t *done);
+	/**
+	 * @give: Move the pages of @buf (pool memory) into absent pages of the
+	 * program. Where it was done, @buf may still have pages, or not.
+	 * Does not wake.
+	 * Return: 0; -EEXIST a page is there; -ENOENT nothing is mapped there;
+	 *         -EAGAIN; -ENOMEM; -EFAULT @buf has no page there.
+	 */
+	int (*give)(struct pg_mmu *m, uintptr_t va, void *buf, size_t nr,
+		    size_t *done);
+	/** @zero: Put pages of zeros into absent pages. Return: as @give. */
+	int (*zero)(struct pg_mmu *m, uintptr_t va, size_t nr, size_t *done);
+	/** @poison: From now on a touch is a SIGBUS. Return: 0, -EEXIST,
+	 *           -EOPNOTSUPP (Linux before 6.6). */
+	int (*poison)(struct pg_mmu *m, uintptr_t va, size_t nr);
+	/** @wake: Threads that wait for a page in the range try again. */
+	void (*wake)(struct pg_mmu *m, uintptr_t va, size_t nr);
+	/** @present: Set bit i of @bits if page i is there. Return: 0 or the
+	 *            errno of what the kernel said. */
+	int (*present)(struct pg_mmu *m, uintptr_t va, size_t nr,
+		       uint64_t *bits);
+
+	/** @pool_map: Reserve @nr pages of pool memory: what take and give work
+	 *             with. 2 MB aligned. Return: NULL when there is none. */
+	void *(*pool_map)(struct pg_mmu *m, size_t nr);
+	void (*pool_unmap)(struct pg_mmu *m, void *buf, size_t nr);
+	/**
+	 * @pool_fill: Make absent pages of the pool present, so that plain
+	 * stores to them do not fault. Pages that are there stay as they are.
+	 * Return: 0 or -ENOMEM.
+	 */
+	int (*pool_fill)(struct pg_mmu *m, void *buf, size_t nr);
+	/** @pool_drop: Give the pages of a part of the pool back to the OS. */
+	void (*pool_drop)(struct pg_mmu *m, void *buf, size_t nr);
+	/** @now_ns: A clock for latencies and rates. */
+	uint64_t (*now_ns)(struct pg_mmu *m);
+};
+
+/** struct pg_mmu - The part that all back ends share; the rest follows it. */
+struct pg_mmu {
+	const struct pg_mmu_ops *ops;
+};
+
+#endif

@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * open.c - the one file that knows everything: it opens a device by name,
+ * chooses the MMU, starts the threads and joins them to core.
+ */
+#include "open.h"
+
+#include <errno.h>
+#include <linux/prctl.h>
+#include <sched.h>
+#include <string.h>
+
+#include "base/bug.h"
+#include "base/lock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/sys.h"
+#include "base/thread.h"
+#include "core/fault.h"
+#include "core/mm.h"
+#include "driver/driver.h"
+#include "mmu/uffd.h"
+
+#define EVENTS 16
+#define TICK_NS 10000000u
+/* How often F looks which CPU its faults come from. */
+#define FOLLOW_EVERY 32u
+/* Slots asked of a device: this many times the RAM of the machine. */
+#define SLOTS_PER_PAGE_OF_RAM 16u
+
+enum state { STARTING, RUNNING, FAILED, STOPPING };
+
+struct host {
+	struct pgmap_mm mm; /* first: the one is the other */
+	struct pg_mmu *mmu;
+	struct pgmap_device *dev;
+	struct pgmap_mm_config config;
+	char device[256];
+	struct pg_host_hooks hooks;
+	struct pg_thread fault, evict;
+	char *error;
+	size_t error_len;
+	int status;	   /* of a failed start */
+	pg_atomic32 state; /* enum state; release by F, futex */
+
+	/* One request at a time, made by whoever holds ask. */
+	struct pg_lock ask; /* LOCK_FORK; may be taken under LOCK_MM, whose
+			     * holders never wait for a holder of this */
+	int (*fn)(struct pgmap_mm *, void *);
+	void *arg;
+	int ret;
+	pg_atomic32 asked;  /* 1 a request waits; release, acquire by K */
+	pg_atomic32 done;   /* 1 it was served; release by K, futex */
+	pg_atomic32 kick;   /* bumped to wake K; futex */
+	pg_atomic32 wake;   /* 1: wake all parked faults; seq_cst */
+	pg_atomic32 paused; /* 1: K is at rest until it is 0; futex */
+	unsigned int cpu;   /* F's; F only */
+	unsigned int nr_faults;
+};
+
+static struct host *host_of(struct pgmap_mm *mm)
+{
+	return (struct host *)mm;
+}
+
+static void kick(struct host *h)
+{
+	pg_fetch_add(&h->kick, 1, release);
+	pg_wake(&h->kick);
+}
+
+static void change_end(struct pgmap_mm *mm)
+{
+	struct host *h = host_of(mm);
+
+	pg_store(&h->wake, 1, seq_cst);
+	kick(h);
+}
+
+/* ---- F ---- */
+
+/* The CPU that @tid last ran on, from /proc; -1 when not known. */
+static int cpu_of(int tid)
+{
+	char path[64], text[512];
+	long fd, n;
+	char *p;
+
+	pg_format(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	fd = pg_sys(openat, -100, path, 0, 0);
+	if (fd < 0)
+		return -1;
+	n = pg_sys(read, fd, text, sizeof(text) - 1);
+	pg_sys(close, fd);
+	if (n <= 0)
+		return -1;
+	text[n] = '\0';
+	/* The name may hold anything; the fields follow the last ')'. */
+	p = text + n;
+	while (p > text && *p != ')')
+		p--;
+	for (int field = 2; field < 39; field++) {
+		while (*p && *p != ' ')
+			p++;
+		if (!*p)
+			return -1;
+		p++;
+	}
+	n = 0;
+	while (*p >= '0' && *p <= '9')
+		n = n * 10 + (*p++ - '0');
+	return (int)n;
+}
+
+/* A wake-up across CPUs costs several times what serving a fault costs, so F
+ * runs where the faults come from. */
+static void follow(struct host *h, int tid)
+{
+	int cpu;
+	unsigned long mask[16] = {0};
+
+	if (!tid || h->nr_faults++ % FOLLOW_EVERY)
+		return;
+	cpu = cpu_of(tid);
+	if (cpu < 0 || cpu >= 1024 || (unsigned int)cpu == h->cpu)
+		return;
+	mask[cpu / 64] = 1ul << (cpu % 64);
+	if (pg_sys(sched_setaffinity, 0, sizeof(mask), mask) >= 0)
+		h->cpu = (unsigned int)cpu;
+}
+
+static void serve(struct host *h, const struct pg_uffd_event *ev)
+{
+	struct pg_stat *st = &h->mm.stat;
+	uint64_t start = pg_now_ns(), ns;
+
+	switch (pg_fault(&h->mm, ev->va, ev->flags)) {
+	case PG_FAULT_PARKED:
+		return;
+	case PG_FAULT_OOM:
+		/* The thread waits; perhaps others give memory back. */
+		pg_log(PG_LOG_WARN, "no memory for a page at %p: waiting",
+		       (void *)ev->va);
+		pg_wait(&h->kick, pg_load(&h->kick, relaxed), TICK_NS);
+		pg_mmu_wake(h->mmu, ev->va, 1);
+		return;
+	case PG_FAULT_DONE:
+		break;
+	}
+	ns = pg_now_ns() - start;
+	pg_count(st, faults, 1);
+	pg_count(st, fault_ns, ns);
+	pg_count(st, fault_hist[pgmap_hist_bucket(ns)], 1);
+	follow(h, ev->tid);
+	if (pg_load(&h->mm.pool.nr_full, relaxed) < h->mm.pool.keep / 4 &&
+	    pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
+		    pg_load(&h->mm.budget, relaxed) &&
+	    !pg_load(&h->paused, relaxed))
+		kick(h);
+}
+
+static void serve_faults(struct host *h)
+{
+	struct pg_uffd_event ev[EVENTS];
+	/* Only an instance that can be destroyed must look up now and then. */
+	int timeout_ms = h->hooks.tick ? -1 : 100;
+
+	while (pg_load(&h->state, acquire) == RUNNING) {
+		int n = pg_uffd_read(h->mmu, ev, EVENTS, timeout_ms);
+
+		if (n < 0)
+			pg_bug("cannot read the userfaultfd", __FILE__,
+			       __LINE__);
+		for (int i = 0; i < n; i++)
+			serve(h, &ev[i]);
+	}
+}
+
+/* ---- K ---- */
+
+static void wake_all(struct host *h)
+{
+	if (!pg_load(&h->wake, relaxed))
+		return;
+	if (!pg_read_trylock(&h->mm.lock, LOCK_MM))
+		return; /* the writer's end kicks us again */
+	pg_store(&h->wake, 0, seq_cst);
+	for (uint32_t i = 0; i < h->mm.nr_vma; i++) {
+		struct pg_vma *v = &h->mm.vma[i];
+
+		pg_mmu_wake(h->mmu, v->start,
+			    (v->end - v->start) / PG_PAGE_SIZE);
+	}
+	pg_read_unlock(&h->mm.lock, LOCK_MM);
+}
+
+static void serve_request(struct host *h)
+{
+	if (!pg_load(&h->asked, acquire))
+		return;
+	pg_store(&h->asked, 0, relaxed);
+	h->ret = h->fn(&h->mm, h->arg);
+	pg_store(&h->done, 1, release);
+	pg_wake(&h->done);
+	while (pg_load(&h->paused, acquire))
+		pg_wait(&h->paused, 1, 0);
+}
+
+static void evict_body(void *arg)
+{
+	struct host *h = arg;
+	uint64_t last = 0, wait = TICK_NS;
+
+	pg_sys(prctl, PR_SET_NAME, "pgmap-evict");
+	while (pg_load(&h->state, acquire) != STOPPING) {
+		uint32_t seen = pg_load(&h->kick, acquire);
+		uint64_t now;
+		size_t moved;
+
+		serve_request(h);
+		wake_all(h);
+		moved = pg_evict_ahead(&h->mm);
+		now = pg_now_ns();
+		if (now - last >= wait) {
+			last = now;
+			if (h->hooks.tick)
+				wait = h->hooks.tick(h->hooks.ctx, &h->mm);
+			pg_mm_gauges(&h->mm);
+		}
+		if (!moved)
+			pg_wait(&h->kick, seen, wait);
+	}
+}
+
+/* ---- Start ---- */
+
+static uint64_t nr_slots(void)
+{
+	struct {
+		long uptime;
+		unsigned long loads[3], totalram, rest[10];
+		unsigned int unit;
+		char pad[64];
+	} info = {0}; /* struct sysinfo, whose header needs libc */
+	uint64_t pages;
+
+	pg_sys(sysinfo, &info);
+	pages = info.totalram / PG_PAGE_SIZE * SLOTS_PER_PAGE_OF_RAM;
+	if (!pages)
+		pages = 1u << 24;
+	return pages < UINT32_MAX - 1024 ? pages : UINT32_MAX - 1024;
+}
+
+static int open_device(const char *device, struct pgmap_device **dev,
+		       char *error, size_t error_len)
+{
+	const struct pgmap_device_ops *ops;
+	struct pgmap_device_args args;
+	char name[32], why[200] = "";
+	size_t n = 0;
+	int ret;
+
+	while (device[n] && device[n] != ':' && n < sizeof(name) - 1) {
+		name[n] = device[n];
+		n++;
+	}
+	name[n] = '\0';
+	ops = pg_driver_find(name);
+	if (!ops) {
+		pg_format(error, error_len,
+			  "no device called %s in this build; see `pgmap check`",
+			  name);
+		return -ENODEV;
+	}
+	args = (struct pgmap_device_args){
+		.options = device[n] == ':' ? device + n + 1 : "",
+		.nr_slots = nr_slots(),
+		.error = why,
+		.error_len = sizeof(why),
+	};
+	ret = pg_device_open(ops, &args, pg_fault_migrate_to_ram, dev);
+	if (ret)
+		pg_format(error, error_len, "device %s: %s", name, why);
+	return ret;
+}
+
+static int start(struct host *h)
+{
+	struct pg_uffd_config config = {.events = false};
+	int ret = pg_uffd_create(&config, &h->mmu, h->error, h->error_len);
+
+	if (ret)
+		return ret;
+	ret = open_device(h->device, &h->dev, h->error, h->error_len);
+	if (ret)
+		goto err_mmu;
+	ret = pg_mm_init(&h->mm, h->mmu, h->dev, h->config.ram,
+			 h->config.folio_size);
+	if (ret) {
+		pg_format(h->error, h->error_len, "%s",
+			  ret == -EINVAL
+				  ? "folio size: a power of two, 4K to 2M"
+				  : "no memory for the page tables");
+		goto err_dev;
+	}
+	h->mm.run = pg_host_run;
+	h->mm.change_end = change_end;
+	return 0;
+
+err_dev:
+	pg_device_close(h->dev);
+err_mmu:
+	pg_uffd_destroy(h->mmu);
+	return ret;
+}
+
+static void run(struct host *h, int ret)
+{
+	if (!ret) {
+		h->cpu = UINT32_MAX;
+		if (h->hooks.started)
+			h->hooks.started(h->hooks.ctx, h->mmu);
+		ret = pg_thread_start(&h->evict, evict_body, h, false);
+	}
+	h->status = ret;
+	pg_store(&h->state, ret ? FAILED : RUNNING, release);
+	pg_wake(&h->state);
+	if (ret)
+		return;
+	pg_sys(prctl, PR_SET_NAME, "pgmap-fault");
+	serve_faults(h);
+}
+
+static void stop(struct host *h)
+{
+	pg_thread_join(&h->evict);
+	pg_mm_fini(&h->mm);
+	pg_device_close(h->dev);
+	pg_uffd_destroy(h->mmu);
+}
+
+static void fault_body(void *arg)
+{
+	struct host *h = arg;
+
+	run(h, start(h));
+	if (pg_load(&h->state, acquire) == STOPPING)
+		stop(h);
+}
+
+static int wait_started(struct host *h)
+{
+	while (pg_load(&h->state, acquire) == STARTING)
+		pg_wait(&h->state, STARTING, 0);
+	return h->status;
+}
+
+int pg_host_open(const struct pgmap_mm_config *config,
+		 const struct pg_host_hooks *hooks, struct pgmap_mm **mm,
+		 char *error, size_t error_len)
+{
+	struct host *h;
+	int ret;
+
+	if (config->size != sizeof(*config) || !config->device ||
+	    strlen(config->device) >= sizeof(h->device)) {
+		pg_format(error, error_len, "bad configuration");
+		return -EINVAL;
+	}
+	h = pg_mem_map(sizeof(*h));
+	if (!h) {
+		pg_format(error, error_len, "no memory");
+		return -ENOMEM;
+	}
+	h->config = *config;
+	memcpy(h->device, config->device, strlen(config->device) + 1);
+	if (hooks)
+		h->hooks = *hooks;
+	h->error = error;
+	h->error_len = error_len;
+	ret = pg_thread_start(&h->fault, fault_body, h, true);
+	if (ret) {
+		pg_format(error, error_len, "cannot start a thread");
+	} else {
+		ret = wait_started(h);
+		if (ret)
+			pg_thread_join(&h->fault);
+	}
+	if (ret) {
+		pg_mem_unmap(h, sizeof(*h));
+		return ret;
+	}
+	*mm = &h->mm;
+	return 0;
+}
+
+int pgmap_mm_create(const struct pgmap_mm_config *config, struct pgmap_mm **mm,
+		    char *error, size_t error_len)
+{
+	return pg_host_open(config, NULL, mm, error, error_len);
+}
+
+/* ---- Requests ---- */
+
+/* Holds ask. */
+static int ask(struct host *h, int (*fn)(struct pgmap_mm *, void *), void *arg)
+{
+	h->fn = fn;
+	h->arg = arg;
+	pg_store(&h->done, 0, relaxed);
+	pg_store(&h->asked, 1, release);
+	kick(h);
+	while (!pg_load(&h->done, acquire))
+		pg_wait(&h->done, 0, 0);
+	return h->ret;
+}
+
+static void ask_lock(struct host *h)
+{
+	while (!pg_trylock(&h->ask, LOCK_FORK))
+		pg_yield();
+}
+
+int pg_host_run(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
+		void *arg)
+{
+	struct host *h = host_of(mm);
+	int ret;
+
+	ask_lock(h);
+	ret = ask(h, fn, arg);
+	pg_unlock(&h->ask, LOCK_FORK);
+	return ret;
+}
+
+static int release_all(struct pgmap_mm *mm, void *arg)
+{
+	int first_error = 0;
+
+	(void)arg;
+	for (uint32_t i = 0; i < mm->nr_vma;) {
+		struct pg_vma v = mm->vma[i];
+		int ret = pg_mm_release(mm, v.start,
+					(v.end - v.start) / PG_PAGE_SIZE);
+
+		if (ret && !first_error)
+			first_error = ret;
+		if (i < mm->nr_vma && mm->vma[i].start == v.start)
+			i++; /* it could not be released */
+	}
+	return first_error;
+}
+
+int pgmap_mm_destroy(struct pgmap_mm *mm)
+{
+	struct host *h;
+	int ret;
+
+	if (!mm)
+		return 0;
+	h = host_of(mm);
+	pgmap_mm_change_begin(mm);
+	ret = pg_host_run(mm, release_all, NULL);
+	pgmap_mm_change_end(mm);
+	pg_store(&h->state, STOPPING, release);
+	kick(h);
+	pg_thread_join(&h->fault);
+	pg_mem_unmap(h, sizeof(*h));
+	return ret;
+}
+
+/* ---- Fork ---- */
+
+static int pause_for_fork(struct pgmap_mm *mm, void *arg)
+{
+	struct host *h = host_of(mm);
+	int ret = pg_device_fork(h->dev, PGMAP_FORK_PREPARE);
+
+	(void)arg;
+	if (!ret)
+		pg_store(&h->paused, 1, relaxed);
+	return ret;
+}
+
+static int abort_fork(struct pgmap_mm *mm, void *arg)
+{
+	(void)arg;
+	return pg_device_fork(host_of(mm)->dev, PGMAP_FORK_ABORT);
+}
+
+int pg_host_fork_prepare(struct pgmap_mm *mm)
+{
+	struct host *h = host_of(mm);
+
+	/* With LOCK_MM held, F parks what comes and K has nothing to evict. */
+	pgmap_mm_change_begin(mm);
+	ask_lock(h);
+	if (!ask(h, pause_for_fork, NULL))
+		return 0;
+	pg_unlock(&h->ask, LOCK_FORK);
+	pgmap_mm_change_end(mm);
+	return -EAGAIN;
+}
+
+void pg_host_fork_parent(struct pgmap_mm *mm, bool failed)
+{
+	struct host *h = host_of(mm);
+
+	pg_store(&h->paused, 0, release);
+	pg_wake(&h->paused);
+	if (failed)
+		ask(h, abort_fork, NULL);
+	pg_unlock(&h->ask, LOCK_FORK);
+	pgmap_mm_change_end(mm);
+}
+
+static void child_body(void *arg)
+{
+	struct host *h = arg;
+	int ret = pg_uffd_inherit(h->mmu, h->error, h->error_len);
+
+	if (!ret)
+		ret = pg_device_fork(h->dev, PGMAP_FORK_CHILD);
+	if (!ret)
+		ret = pg_mm_watch_again(&h->mm);
+	run(h, ret);
+}
+
+int pg_host_fork_child(struct pgmap_mm *mm)
+{
+	struct host *h = host_of(mm);
+	char error[256] = "";
+	int ret;
+
+	pg_thread_forget(&h->fault);
+	pg_thread_forget(&h->evict);
+	memset(&h->fault, 0, sizeof(h->fault));
+	memset(&h->evict, 0, sizeof(h->evict));
+	pg_store(&h->paused, 0, relaxed);
+	pg_store(&h->asked, 0, relaxed);
+	pg_store(&h->wake, 0, relaxed);
+	pg_store(&h->state, STARTING, relaxed);
+	h->error = error;
+	h->error_len = sizeof(error);
+	ret = pg_thread_start(&h->fault, child_body, h, true);
+	if (!ret)
+		ret = wait_started(h);
+	if (ret)
+		pg_log(PG_LOG_ERROR, "in a child process: %s (error %d)",
+		       error, -ret);
+	pg_unlock(&h->ask, LOCK_FORK);
+	pgmap_mm_change_end(mm);
+	return ret;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * open.h - an instance with its two threads, for src/runtime.
+ *
+ * F reads the userfaultfd and serves faults; K evicts ahead of need and does
+ * what others ask of it. They share a descriptor table of their own, which no
+ * close() of the program reaches, so everything that uses a descriptor (the
+ * MMU, a driver on a file) must run on one of them: pg_host_run().
+ */
+#ifndef PG_OPEN_H
+#define PG_OPEN_H
+
+#include <pgmap/pgmap.h>
+
+#include "mmu/mmu.h"
+
+/**
+ * struct pg_host_hooks - What the runtime adds to an instance.
+ * @started: On F, when all is open; again in a fork child.
+ * @tick:    On K, at least every time as many ns have passed as the last call
+ *           returned, and after each piece of work.
+ */
+struct pg_host_hooks {
+	void (*started)(void *ctx, struct pg_mmu *mmu);
+	uint64_t (*tick)(void *ctx, struct pgmap_mm *mm);
+	void *ctx;
+};
+
+/** pg_host_open() - pgmap_mm_create() with @hooks (copied; may be NULL). */
+int pg_host_open(const struct pgmap_mm_config *config,
+		 const struct pg_host_hooks *hooks, struct pgmap_mm **mm,
+		 char *error, size_t error_len);
+
+/**
+ * pg_host_run() - Run @fn(@mm, @arg) on K and wait for it.
+ *
+ * Context: Any thread but F and K; may hold LOCK_MM for writing: K never waits
+ * for that lock. Return: what @fn returned.
+ */
+int pg_host_run(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
+		void *arg);
+
+/**
+ * pg_host_fork_prepare() - Before the program forks: stop everything.
+ *
+ * On success LOCK_MM is held for writing, K and F are at rest, and one of the
+ * next two must follow. Return: 0, or -EAGAIN: the device cannot fork now.
+ */
+int pg_host_fork_prepare(struct pgmap_mm *mm);
+/** pg_host_fork_parent() - In the parent; @failed: there is no child. */
+void pg_host_fork_parent(struct pgmap_mm *mm, bool failed);
+/** pg_host_fork_child() - In the child, before anything else of it runs: own
+ * userfaultfd, own threads. Return: 0, or a negative errno: pages that are
+ * away cannot be had, and the child must not go on. */
+int pg_host_fork_child(struct pgmap_mm *mm);
+
+#endif

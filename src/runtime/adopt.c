@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * adopt.c - which memory is the program's, and when it must be managed.
+ *
+ * What is mapped is an upper bound of what can be resident, and counting it
+ * costs nothing; so a program that maps less than its budget never meets us.
+ * Above that, K looks at the resident size, the sooner again the nearer the
+ * budget, and near it adopts all large private anonymous mappings, as listed
+ * by the kernel: that list knows what no hook has seen.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <link.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/mm.h"
+#include "mmu/uffd.h"
+#include "runtime/runtime.h"
+
+#define MS 1000000u
+/* No program dirties memory faster than this, in bytes a ns, on all CPUs. */
+#define FASTEST 4u
+#define RESCAN_NS (500u * MS)
+#define MAPS_BUF ((size_t)64 << 10)
+/* ---- /proc/self/maps ---- */
+
+struct region {
+	uintptr_t start, end;
+	bool private, shared_file, stack, heap, special;
+};
+
+static const char *parse_hex(const char *p, uintptr_t *v)
+{
+	for (*v = 0;; p++) {
+		if (*p >= '0' && *p <= '9')
+			*v = *v << 4 | (uintptr_t)(*p - '0');
+		else if (*p >= 'a' && *p <= 'f')
+			*v = *v << 4 | (uintptr_t)(*p - 'a' + 10);
+		else
+			return p;
+	}
+}
+
+/* "start-end perms offset dev inode   name" */
+static void parse_line(const char *p, const char *end, struct region *r)
+{
+	uintptr_t offset, major, minor, inode = 0;
+	bool digits = false;
+
+	memset(r, 0, sizeof(*r));
+	p = parse_hex(p, &r->start);
+	p = parse_hex(p + 1, &r->end);
+	p++;
+	r->private = end - p > 4 && p[3] == 'p';
+	p = parse_hex(p + 5, &offset);
+	p = parse_hex(p + 1, &major);
+	p = parse_hex(p + 1, &minor);
+	for (p++; p < end && *p >= '0' && *p <= '9'; p++) {
+		inode = inode * 10 + (uintptr_t)(*p - '0');
+		digits = true;
+	}
+	while (p < end && *p == ' ')
+		p++;
+	r->shared_file = !digits || inode || major || minor;
+	if (p == end)
+		return;
+	r->heap = end - p == 6 && !memcmp(p, "[heap]", 6);
+	r->stack = end - p >= 6 && !memcmp(p, "[stack", 6);
+	r->special = !r->heap && !r->stack &&
+		     !(end - p >= 6 && !memcmp(p, "[anon:", 6));
+}
+
+/* Call @fn for each region. Return: 0 or a negative errno. */
+static int each_region(void (*fn)(const struct region *, void *), void *arg)
+{
+	char *buf = pg_mem_map(MAPS_BUF);
+	size_t have = 0;
+	long fd, n = -ENOMEM;
+
+	if (!buf)
+		return -ENOMEM;
+	fd = pg_sys(openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		pg_mem_unmap(buf, MAPS_BUF);
+		return (int)fd;
+	}
+	for (;;) {
+		char *line = buf, *nl;
+
+		n = pg_sys(read, fd, buf + have, MAPS_BUF - have);
+		if (n <= 0)
+			break;
+		have += (size_t)n;
+		while ((nl = memchr(line, '\n',
+				    have - (size_t)(line - buf)))) {
+			struct region r;
+
+			parse_line(line, nl, &r);
+			fn(&r, arg);
+			line = nl + 1;
+		}
+		have -= (size_t)(line - buf);
+		memmove(buf, line, have);
+	}
+	pg_sys(close, fd);
+	pg_mem_unmap(buf, MAPS_BUF);
+	return (int)n;
+}
+
+/* ---- What stays apart ---- */
+
+void pg_apart_add_(uintptr_t start, uintptr_t end, size_t reason)
+{
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	pg_ranges_set(&pg_rt.apart, start, end, reason);
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+}
+
+void pg_ranges_unmapped(uintptr_t start, uintptr_t end)
+{
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	pg_ranges_clear(&pg_rt.apart, start, end);
+	pg_ranges_clear(&pg_rt.nofork, start, end);
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+}
+
+void pg_nofork_set(uintptr_t start, uintptr_t end, int advice)
+{
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	if (advice == MADV_DONTFORK || advice == MADV_WIPEONFORK)
+		pg_ranges_set(&pg_rt.nofork, start, end, (size_t)advice);
+	else
+		pg_ranges_clear(&pg_rt.nofork, start, end);
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+}
+
+void pg_nofork_child(struct pgmap_mm *mm)
+{
+	for (uint32_t i = 0; i < pg_rt.nofork.nr; i++) {
+		struct pg_range *r = &pg_rt.nofork.range[i];
+		size_t nr = (r->end - r->start) / PG_PAGE_SIZE;
+
+		if (r->tag == MADV_DONTFORK)
+			pg_mm_unmap(mm, r->start, nr);
+		else
+			pg_mm_remove(mm, r->start, nr);
+	}
+}
+
+/* The first part of [@start, @end) that is not to stay apart. */
+static bool next_free(uintptr_t *start, uintptr_t *stop, uintptr_t end)
+{
+	bool any;
+
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	any = pg_ranges_gap(&pg_rt.apart, start, stop, end);
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+	return any;
+}
+
+static int release_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct pg_range *a = arg;
+	int ret = pg_mm_release(mm, a->start,
+				(a->end - a->start) / PG_PAGE_SIZE);
+
+	pg_apart_add_(a->start, a->end, a->tag);
+	return ret;
+}
+
+void pg_apart_release(uintptr_t start, uintptr_t end, size_t reason)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	struct pg_range a = {start & ~(uintptr_t)(PG_PAGE_SIZE - 1),
+			     (end + PG_PAGE_SIZE - 1) &
+				     ~(uintptr_t)(PG_PAGE_SIZE - 1),
+			     reason};
+
+	if (a.start >= a.end)
+		return;
+	if (!mm) {
+		pg_apart_add_(a.start, a.end, reason);
+		return;
+	}
+	pgmap_mm_change_begin(mm);
+	pg_host_run(mm, release_job, &a);
+	pgmap_mm_change_end(mm);
+}
+
+/* Of what exists before main(), the heap and the .bss of the program are its
+ * own; the rest is the dynamic linker's and the libraries': thread-local
+ * storage, their variables, and ours. */
+static void note_early(const struct region *r, void *arg)
+{
+	const uintptr_t *exe = arg;
+
+	if (r->private && !r->shared_file && !r->heap && !r->stack &&
+	    !r->special && (r->start < exe[0] || r->start >= exe[1]))
+		pg_apart_add(r->start, r->end, early);
+}
+
+/* Where the program's own segments are. */
+static void find_program(uintptr_t exe[2])
+{
+	const ElfW(Phdr) *p = (const void *)getauxval(AT_PHDR);
+	unsigned long n = getauxval(AT_PHNUM);
+	uintptr_t base = 0;
+
+	exe[0] = UINTPTR_MAX;
+	exe[1] = 0;
+	for (unsigned long i = 0; p && i < n; i++)
+		if (p[i].p_type == PT_PHDR)
+			base = (uintptr_t)p - p[i].p_vaddr;
+	for (unsigned long i = 0; p && i < n; i++) {
+		uintptr_t start = base + p[i].p_vaddr;
+
+		if (p[i].p_type != PT_LOAD)
+			continue;
+		if (start < exe[0])
+			exe[0] = start;
+		if (start + p[i].p_memsz > exe[1])
+			exe[1] = start + p[i].p_memsz;
+	}
+}
+
+void pg_adopt_init(void)
+{
+	uintptr_t exe[2];
+	long brk = pg_sys(brk, 0);
+
+	pg_rt.brk = pg_sys_failed(brk) ? 0 : (uintptr_t)brk;
+	/* Without memory for these, nothing is apart: do nothing at all. */
+	if (pg_ranges_init(&pg_rt.apart, PG_MAX_RANGES) ||
+	    pg_ranges_init(&pg_rt.nofork, PG_MAX_RANGES))
+		pg_store(&pg_rt.off, 1, relaxed);
+	find_program(exe);
+	each_region(note_early, exe);
+}
+
+/* ---- Start and arm ---- */
+
+/* On F, when all is open. */
+static void started(void *ctx, struct pg_mmu *mmu)
+{
+	(void)ctx;
+	/* Without somebody outside who holds it, memory that is away would
+	 * read as zeros should this table ever be lost. */
+	pg_control_send_fd(pg_rt.name, pg_rt.name_len, pg_uffd_fd(mmu));
+}
+
+static const struct pg_host_hooks host_hooks = {
+	.started = started,
+	.tick = pg_adopt_tick,
+};
+
+void pg_adopt_mapped(size_t len)
+{
+	struct pgmap_mm_config config = {.size = sizeof(config)};
+	struct pgmap_mm *mm;
+	char error[256] = "";
+	uint64_t total = pg_fetch_add(&pg_rt.mapped, len, relaxed) + len;
+
+	if (total + pg_control_resident(pg_rt.control, pg_rt.proc) <=
+		    pg_rt.control->budget / 4 * 3 ||
+	    pg_load(&pg_rt.mm, acquire) || pg_load(&pg_rt.off, relaxed))
+		return;
+	pg_lock(&pg_rt.lock, LOCK_FORK);
+	if (!pg_load(&pg_rt.mm, relaxed) && !pg_load(&pg_rt.off, relaxed)) {
+		config.ram = pg_rt.control->budget;
+		config.device = pg_rt.control->device;
+		config.folio_size = (uint64_t)PG_PAGE_SIZE
+				    << pg_rt.control->folio_order;
+		if (pg_host_open(&config, &host_hooks, &mm, error,
+				 sizeof(error))) {
+			pg_store(&pg_rt.off, 1, relaxed);
+			pg_control_unmanaged(pg_rt.control, pg_rt.proc,
+					     pg_rt.pid, error);
+		} else {
+			if (pg_load(&pg_rt.spliced, acquire))
+				pg_pool_no_recycle(&mm->pool);
+			pg_store(&pg_rt.mm, mm, release);
+		}
+	}
+	pg_unlock(&pg_rt.lock, LOCK_FORK);
+}
+
+void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	uintptr_t stop;
+
+	for (; next_free(&start, &stop, end); start = stop) {
+		size_t len = stop - start;
+		int ret;
+
+		if (pg_mem_is_own(start, len)) {
+			/* Neighbours of ours that the kernel has merged. */
+			size_t half = len / 2 & ~(size_t)(PG_PAGE_SIZE - 1);
+
+			if (half >= PG_ADOPT_MIN) {
+				pg_adopt_range(mm, start, start + half);
+				pg_adopt_range(mm, start + half, stop);
+			}
+			continue;
+		}
+		if (len < PG_ADOPT_MIN)
+			continue;
+		ret = pg_mm_adopt(mm, start, len / PG_PAGE_SIZE);
+		if (ret == -EBUSY)
+			pg_apart_add(start, stop, foreign);
+		else if (ret)
+			pg_apart_add(start, stop, refused);
+	}
+}
+
+struct scan {
+	struct pgmap_mm *mm;
+	uint64_t small;
+};
+
+static void adopt_region(const struct region *r, void *arg)
+{
+	struct scan *s = arg;
+
+	if (!r->private || r->shared_file || r->stack || r->special)
+		return;
+	if (r->end - r->start < PG_ADOPT_MIN && !r->heap) {
+		s->small += r->end - r->start;
+		return;
+	}
+	pg_adopt_range(s->mm, r->start, r->end);
+}
+
+/* Sum up what is apart. Holds LOCK_MM for writing. */
+static void count_left(struct pgmap_mm *mm, uint64_t small)
+{
+	struct pgmap_left_alone left = {0};
+
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	for (uint32_t i = 0; i < pg_rt.apart.nr; i++) {
+		struct pg_range *a = &pg_rt.apart.range[i];
+
+		*(uint64_t *)(void *)((char *)&left + a->tag) +=
+			a->end - a->start;
+	}
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+	left.small = small;
+	left.pinned = pg_load(&mm->stuck, relaxed) * PG_PAGE_SIZE;
+	pg_rt.left = left;
+}
+
+/* Adopt what the kernel lists. On K. False: somebody changes mappings. */
+static bool scan(struct pgmap_mm *mm)
+{
+	struct scan s = {.mm = mm};
+	uint64_t managed = 0;
+
+	if (!pg_write_trylock(&mm->lock, LOCK_MM))
+		return false;
+	if (!pg_load(&pg_rt.off, relaxed))
+		each_region(adopt_region, &s);
+	count_left(mm, s.small);
+	for (uint32_t i = 0; i < mm->nr_vma; i++)
+		managed += mm->vma[i].end - mm->vma[i].start;
+	pg_store(&mm->stat.managed, managed, relaxed);
+	pgmap_mm_change_end(mm);
+	return true;
+}
+
+/* Resident anonymous bytes of this process, as the kernel counts. */
+static uint64_t resident(void)
+{
+	char text[128];
+	uint64_t v[3] = {0};
+	long fd = pg_sys(openat, AT_FDCWD, "/proc/self/statm",
+			 O_RDONLY | O_CLOEXEC);
+	long n;
+	const char *p = text;
+
+	if (fd < 0)
+		return 0;
+	n = pg_sys(read, fd, text, sizeof(text) - 1);
+	pg_sys(close, fd);
+	text[n > 0 ? n : 0] = '\0';
+	for (int i = 0; i < 3; i++) {
+		while (*p >= '0' && *p <= '9')
+			v[i] = v[i] * 10 + (uint64_t)(*p++ - '0');
+		p += *p == ' ';
+	}
+	return v[1] > v[2] ? (v[1] - v[2]) * PG_PAGE_SIZE : 0;
+}
+
+void pg_runtime_publish(void)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	struct pgmap_stat st = {.size = sizeof(st)};
+
+	if (!mm || !pg_rt.proc || !pg_load(&pg_rt.armed, acquire))
+		return;
+	pg_mm_gauges(mm);
+	pg_stat_copy(&mm->stat, &st);
+	st.copied = pg_uffd_copied(mm->mmu);
+	pg_control_publish(pg_rt.proc, &st, &pg_rt.left);
+}
+
+static uint64_t watch_resident(struct pgmap_mm *mm)
+{
+	uint64_t budget = pg_rt.control->budget;
+	uint64_t others = pg_control_resident(pg_rt.control, pg_rt.proc);
+	uint64_t used = resident() + others;
+	uint64_t near = budget - budget / 4, ns;
+
+	if (used < near) {
+		ns = (near - used) / FASTEST;
+		return ns < MS ? MS : ns > 50u * MS ? 50u * MS : ns;
+	}
+	if (!scan(mm))
+		return MS / 10;
+	pg_store(&pg_rt.armed, 1, release);
+	if (pg_rt.proc)
+		pg_control_managed(pg_rt.control, pg_rt.proc);
+	return MS;
+}
+
+uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm)
+{
+	uint64_t now = pg_now_ns();
+
+	(void)ctx;
+	if (!pg_load(&pg_rt.armed, relaxed))
+		return watch_resident(mm);
+	/* A child that soon runs another program shares all it has with its
+	 * parent: do not make the two shrink for it. */
+	if (now < pg_rt.count_from)
+		return pg_rt.count_from - now;
+	pg_store(&mm->budget,
+		 pg_control_share(pg_rt.control, pg_rt.proc) / PG_PAGE_SIZE,
+		 relaxed);
+	if (now >= pg_rt.rescan_at && scan(mm))
+		pg_rt.rescan_at = now + RESCAN_NS;
+	pg_runtime_publish();
+	return 10u * MS;
+}

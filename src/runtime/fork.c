@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * fork.c - fork and exec at the call itself.
+ *
+ * All of our memory is private, so the kernel copies page tables, metadata
+ * and what a device keeps in RAM for the child, as of one moment. The child's
+ * mappings have lost their userfaultfd: it opens one of its own and watches
+ * them again before any code of the program runs in it.
+ */
+#include <errno.h>
+#include <linux/sched.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "core/mm.h"
+#include "runtime/runtime.h"
+
+/* Variables of an environment that is copied on the stack. */
+#define MAX_ENV 1024u
+/* A child that lives longer takes its part of the budget. */
+#define CHILD_GRACE_NS 10000000u
+
+static void in_child(struct pgmap_mm *mm)
+{
+	pg_rt.pid = (pid_t)pg_sys(getpid);
+	pg_rt.proc = NULL;
+	if (pg_control_claim(pg_rt.control, pg_rt.pid, &pg_rt.proc))
+		pg_control_unmanaged(pg_rt.control, NULL, pg_rt.pid,
+				     "too many processes");
+	memset(&pg_rt.lock, 0, sizeof(pg_rt.lock));
+	memset(&pg_rt.ranges_lock, 0, sizeof(pg_rt.ranges_lock));
+	if (!mm)
+		return;
+	memset(&mm->stat, 0, sizeof(mm->stat));
+	pg_store(&mm->stat.budget, pg_rt.control->budget, relaxed);
+	pg_rt.count_from = pg_now_ns() + CHILD_GRACE_NS;
+	pg_nofork_child(mm);
+	if (pg_host_fork_child(mm))
+		/* What is away cannot be had here: stop before it is read as
+		 * zeros. */
+		pg_sys(kill, pg_rt.pid, SIGKILL);
+	if (pg_rt.proc && pg_load(&pg_rt.armed, relaxed))
+		pg_control_managed(pg_rt.control, pg_rt.proc);
+}
+
+/* The call without the stack it asks for: ours is copied, and ours it must
+ * be until we return. Return: what the kernel said. */
+static long clone_here(const struct pg_call *c, uintptr_t *sp)
+{
+	struct clone_args a = {0};
+	size_t n = (size_t)c->arg[1];
+
+	*sp = 0;
+	switch (c->nr) {
+	case SYS_fork:
+		return pg_sys(fork);
+	case SYS_clone:
+		*sp = (uintptr_t)c->arg[1];
+		return pg_sys6(SYS_clone, c->arg[0], 0, c->arg[2], c->arg[3],
+			       c->arg[4], 0);
+	default:
+		if (n > sizeof(a))
+			return -E2BIG;
+		memcpy(&a, (const void *)c->arg[0], n);
+		*sp = a.stack ? a.stack + a.stack_size : 0;
+		a.stack = 0;
+		a.stack_size = 0;
+		return pg_sys(clone3, &a, n);
+	}
+}
+
+void pg_fork(struct pg_call *c)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	uintptr_t sp;
+
+	if (mm && pg_host_fork_prepare(mm)) {
+		c->ret = -EAGAIN;
+		return;
+	}
+	pg_control_fork_begin(pg_rt.control);
+	c->ret = clone_here(c, &sp);
+	if (c->ret == 0) {
+		in_child(mm);
+		pg_control_fork_end(pg_rt.control);
+		if (sp)
+			c->sp = sp;
+		return;
+	}
+	if (c->ret < 0)
+		pg_control_fork_end(pg_rt.control);
+	if (mm)
+		pg_host_fork_parent(mm, c->ret < 0);
+}
+
+static bool is_var(const char *s, const char *name, size_t n)
+{
+	return !strncmp(s, name, n) && s[n] == '=';
+}
+
+void pg_exec(struct pg_call *c)
+{
+	long *envp = &c->arg[c->nr == SYS_execveat ? 3 : 2];
+	const char **old = (const char **)*envp;
+	const char *env[MAX_ENV + 3];
+	char control[PG_CONTROL_NAME_MAX + 32], *preload;
+	size_t n = 0, size = sizeof(pg_rt.preload) + 32;
+	const char *theirs = NULL;
+	int in_vfork = pg_sys(getpid) != pg_rt.pid;
+
+	for (; old && *old; old++) {
+		if (is_var(*old, "LD_PRELOAD", 10)) {
+			theirs = *old + 11;
+			continue;
+		}
+		/* A `pgmap run` below us has set its own. */
+		if (is_var(*old, PG_CONTROL_ENV, sizeof(PG_CONTROL_ENV) - 1) ||
+		    n == MAX_ENV)
+			goto plain;
+		env[n++] = *old;
+	}
+	if (theirs)
+		size += strlen(theirs);
+	preload = size <= 4096 ? __builtin_alloca(size) : pg_mem_map(size);
+	if (!preload)
+		goto plain;
+	pg_format(preload, size, "LD_PRELOAD=%s%s%s", pg_rt.preload,
+		  theirs ? ":" : "", theirs ? theirs : "");
+	pg_format(control, sizeof(control), "%s=%s", PG_CONTROL_ENV,
+		  pg_rt.name);
+	env[n++] = preload;
+	env[n++] = control;
+	env[n] = NULL;
+	if (!in_vfork)
+		pg_runtime_publish();
+	if (c->nr == SYS_execveat)
+		c->ret = pg_sys(execveat, c->arg[0], c->arg[1], c->arg[2], env,
+				c->arg[4]);
+	else
+		c->ret = pg_sys(execve, c->arg[0], c->arg[1], env);
+	if (size > 4096)
+		pg_mem_unmap(preload, size);
+	return;
+
+plain:
+	/* More variables than we can copy: the program runs without us. */
+	c->ret = pg_sys6(c->nr, c->arg[0], c->arg[1], c->arg[2], c->arg[3],
+			 c->arg[4], 0);
+}

@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * hook.c - what each system call of the program means for us.
+ *
+ * A call that changes mappings is made here, with LOCK_MM held for writing, so
+ * that nothing moves and no fault is served between the kernel's change and
+ * ours. Signals stay blocked while a lock is held: a handler could come back
+ * here. Calls that read or write the program's memory are never made under
+ * the lock, for their faults would wait for it.
+ */
+#include <errno.h>
+#include <linux/sched.h>
+#include <linux/userfaultfd.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/mm.h"
+#include "mmu/uffd.h"
+#include "runtime/runtime.h"
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+static uintptr_t page_down(uintptr_t v)
+{
+	return v & ~(uintptr_t)(PG_PAGE_SIZE - 1);
+}
+
+static uintptr_t page_up(uintptr_t v)
+{
+	return page_down(v + PG_PAGE_SIZE - 1);
+}
+
+static long make(const struct pg_call *c)
+{
+	return pg_sys6(c->nr, c->arg[0], c->arg[1], c->arg[2], c->arg[3],
+		       c->arg[4], c->arg[5]);
+}
+
+/* Is memory managed? Then the instance. */
+static struct pgmap_mm *armed(void)
+{
+	return pg_load(&pg_rt.armed, acquire) ? pg_load(&pg_rt.mm, relaxed)
+					      : NULL;
+}
+
+struct span {
+	uintptr_t start, end;
+};
+
+static int adopt_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct span *s = arg;
+
+	pg_adopt_range(mm, s->start, s->end);
+	return 0;
+}
+
+/* Holds LOCK_MM for writing. */
+static void adopt(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	struct span s = {start, end};
+
+	if (!pg_load(&pg_rt.off, relaxed))
+		pg_host_run(mm, adopt_job, &s);
+}
+
+static bool worth(long flags, size_t len)
+{
+	const long never = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED;
+
+	return (flags & (MAP_PRIVATE | MAP_ANONYMOUS)) ==
+		       (MAP_PRIVATE | MAP_ANONYMOUS) &&
+	       !(flags & never) && len >= PG_ADOPT_MIN;
+}
+
+static void keep_apart(long flags, uintptr_t start, uintptr_t end)
+{
+	if (!(flags & MAP_ANONYMOUS))
+		return;
+	if (flags & (MAP_STACK | MAP_GROWSDOWN))
+		pg_apart_add(start, end, stacks);
+	else if (flags & MAP_HUGETLB)
+		pg_apart_add(start, end, special);
+	else if (flags & MAP_LOCKED)
+		pg_apart_add(start, end, locked);
+}
+
+static void hook_mmap(struct pg_call *c)
+{
+	size_t len = page_up((size_t)c->arg[1]);
+	long flags = c->arg[3];
+	bool fixed = flags & MAP_FIXED;
+	struct pgmap_mm *mm;
+
+	if (worth(flags, len))
+		pg_adopt_mapped(len);
+	mm = armed();
+	if (!mm || (!fixed && !worth(flags, len))) {
+		c->ret = make(c);
+		if (!pg_sys_failed(c->ret)) {
+			if (fixed)
+				pg_ranges_unmapped((uintptr_t)c->ret,
+					     (uintptr_t)c->ret + len);
+			keep_apart(flags, (uintptr_t)c->ret,
+				   (uintptr_t)c->ret + len);
+		}
+		return;
+	}
+	pgmap_mm_change_begin(mm);
+	c->ret = make(c);
+	if (!pg_sys_failed(c->ret)) {
+		uintptr_t start = (uintptr_t)c->ret;
+
+		/* A mapping that was replaced, or that went by a way we did
+		 * not see: what we know of it is void. */
+		pgmap_mm_unmap(mm, (void *)start, len);
+		pg_ranges_unmapped(start, start + len);
+		keep_apart(flags, start, start + len);
+		if (worth(flags, len))
+			adopt(mm, start, start + len);
+	}
+	pgmap_mm_change_end(mm);
+}
+
+static void hook_munmap(struct pg_call *c)
+{
+	uintptr_t start = (uintptr_t)c->arg[0];
+	size_t len = page_up((size_t)c->arg[1]);
+	struct pgmap_mm *mm = armed();
+
+	if (!mm) {
+		c->ret = make(c);
+		if (!c->ret)
+			pg_ranges_unmapped(start, start + len);
+		return;
+	}
+	pgmap_mm_change_begin(mm);
+	c->ret = make(c);
+	if (!c->ret) {
+		pgmap_mm_unmap(mm, (void *)start, len);
+		pg_ranges_unmapped(start, start + len);
+	}
+	pgmap_mm_change_end(mm);
+}
+
+static void hook_mremap(struct pg_call *c)
+{
+	uintptr_t old = (uintptr_t)c->arg[0], to;
+	size_t old_len = page_up((size_t)c->arg[1]);
+	size_t new_len = page_up((size_t)c->arg[2]);
+	bool stays = c->arg[3] & MREMAP_DONTUNMAP;
+	struct pgmap_mm *mm;
+	bool ours;
+
+	if (new_len > old_len)
+		pg_adopt_mapped(new_len - old_len);
+	mm = armed();
+	if (!mm) {
+		c->ret = make(c);
+		return;
+	}
+	pgmap_mm_change_begin(mm);
+	ours = pg_mm_find(mm, old);
+	c->ret = make(c);
+	if (!pg_sys_failed(c->ret)) {
+		to = (uintptr_t)c->ret;
+		if (to == old && new_len < old_len)
+			pgmap_mm_unmap(mm, (void *)(old + new_len),
+				       old_len - new_len);
+		else if (to != old && ours)
+			pgmap_mm_remap(mm, (void *)old, old_len, (void *)to,
+				       new_len);
+		else if (to != old)
+			pgmap_mm_unmap(mm, (void *)to, new_len);
+		if (to != old && !stays)
+			pgmap_mm_unmap(mm, (void *)old, old_len);
+		if (ours)
+			adopt(mm, to, to + new_len);
+	}
+	pgmap_mm_change_end(mm);
+}
+
+/* LOCK_MM before rt.lock, as in fork. */
+static void hook_brk(struct pg_call *c)
+{
+	uintptr_t want = (uintptr_t)c->arg[0], old, now;
+	struct pgmap_mm *mm;
+
+	old = pg_rt.brk;
+	if (want > old && old)
+		pg_adopt_mapped(want - old);
+	mm = armed();
+	if (!mm) {
+		c->ret = make(c);
+		pg_rt.brk = (uintptr_t)c->ret;
+		return;
+	}
+	pgmap_mm_change_begin(mm);
+	old = page_up(pg_rt.brk);
+	c->ret = make(c);
+	pg_rt.brk = (uintptr_t)c->ret;
+	now = page_up(pg_rt.brk);
+	if (now < old)
+		pgmap_mm_unmap(mm, (void *)now, old - now);
+	/* The heap grows in small steps: take it from its managed end on. */
+	if (now > old) {
+		const struct pg_vma *v = pg_mm_find(mm, old - PG_PAGE_SIZE);
+
+		if (v || now - old >= PG_ADOPT_MIN)
+			adopt(mm, v ? v->start : old, now);
+	}
+	pgmap_mm_change_end(mm);
+}
+
+static bool all_managed(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	while (start < end) {
+		const struct pg_vma *v = pg_mm_find(mm, start);
+
+		if (!v)
+			return false;
+		start = v->end;
+	}
+	return true;
+}
+
+static void hook_madvise(struct pg_call *c)
+{
+	uintptr_t start = (uintptr_t)c->arg[0];
+	size_t len = page_up((size_t)c->arg[1]);
+	struct pg_call made = *c;
+	struct pgmap_mm *mm = armed();
+
+	switch (c->arg[2]) {
+	case MADV_DONTFORK:
+	case MADV_DOFORK:
+	case MADV_WIPEONFORK:
+	case MADV_KEEPONFORK:
+		c->ret = make(c);
+		if (!c->ret)
+			pg_nofork_set(start, start + len, (int)c->arg[2]);
+		return;
+	case MADV_FREE:
+	case MADV_DONTNEED:
+	case 24: /* MADV_DONTNEED_LOCKED, Linux 5.18 */
+	case MADV_GUARD_INSTALL:
+		break;
+	default:
+		mm = NULL;
+	}
+	if (!mm) {
+		c->ret = make(c);
+		return;
+	}
+	pgmap_mm_change_begin(mm);
+	/* After MADV_FREE contents are undefined until written again: zeros
+	 * will do, and free the memory at once. */
+	if (c->arg[2] == MADV_FREE && all_managed(mm, start, start + len))
+		made.arg[2] = MADV_DONTNEED;
+	c->ret = make(&made);
+	/* ENOMEM: part of it is not mapped; the rest was dropped. */
+	if (made.arg[2] != MADV_FREE && (!c->ret || c->ret == -ENOMEM))
+		pgmap_mm_remove(mm, (void *)start, len);
+	pgmap_mm_change_end(mm);
+}
+
+static void hook_mlock(const struct pg_call *c)
+{
+	uintptr_t start = (uintptr_t)c->arg[0];
+
+	pg_apart_release(page_down(start), start + (size_t)c->arg[1],
+			 offsetof(struct pgmap_left_alone, locked));
+}
+
+static int release_all(struct pgmap_mm *mm, void *arg)
+{
+	uintptr_t at = 0;
+
+	(void)arg;
+	for (uint32_t i = 0; i < mm->nr_vma;) {
+		struct pg_vma v = mm->vma[i];
+
+		if (v.start < at) {
+			i++; /* could not be released: lost pages stay ours */
+			continue;
+		}
+		at = v.end;
+		pg_mm_release(mm, v.start, (v.end - v.start) / PG_PAGE_SIZE);
+	}
+	return 0;
+}
+
+static void hook_mlockall(void)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+
+	pg_store(&pg_rt.off, 1, relaxed);
+	pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid,
+			     "it locked all of its memory (mlockall)");
+	if (!mm)
+		return;
+	pgmap_mm_change_begin(mm);
+	pg_host_run(mm, release_all, NULL);
+	pgmap_mm_change_end(mm);
+}
+
+/* A thread's stack and thread block: the kernel writes to them where a fault
+ * cannot be served. */
+static void hook_thread(const struct pg_call *c)
+{
+	uintptr_t sp, size, tls;
+
+	if (c->nr == SYS_clone3) {
+		struct clone_args a = {0};
+		size_t n = (size_t)c->arg[1];
+
+		memcpy(&a, (const void *)c->arg[0],
+		       n < sizeof(a) ? n : sizeof(a));
+		sp = a.stack;
+		size = a.stack_size;
+		tls = a.tls;
+	} else {
+		/* Only the top is known; glibc names the size. */
+		size = (size_t)256 << 10;
+		sp = (uintptr_t)c->arg[1] - size;
+		tls = (uintptr_t)c->arg[4];
+	}
+	if (sp && size)
+		pg_apart_release(sp, sp + size,
+				 offsetof(struct pgmap_left_alone, stacks));
+	if (tls)
+		pg_apart_release(tls - PG_PAGE_SIZE, tls + PG_PAGE_SIZE,
+				 offsetof(struct pgmap_left_alone, stacks));
+}
+
+static uint64_t clone_flags(const struct pg_call *c)
+{
+	if (c->nr == SYS_fork)
+		return 0;
+	if (c->nr == SYS_clone3 && c->arg[0] && c->arg[1] >= 8)
+		return *(const uint64_t *)c->arg[0];
+	return (uint64_t)c->arg[0];
+}
+
+static void hook_foreign(struct pg_call *c)
+{
+	const struct uffdio_register *r = (const void *)c->arg[2];
+
+	if (r)
+		pg_apart_release((uintptr_t)r->range.start,
+				 (uintptr_t)(r->range.start + r->range.len),
+				 offsetof(struct pgmap_left_alone, foreign));
+}
+
+static void hook_spliced(void)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+
+	pg_store(&pg_rt.spliced, 1, release);
+	if (mm)
+		pg_pool_no_recycle(&mm->pool);
+}
+
+/* What the kernel would refuse is not ours to look at. */
+static bool readable(const struct pg_call *c)
+{
+	return c->nr != SYS_clone3 || (c->arg[0] && c->arg[1] >= 64);
+}
+
+int pg_hook(struct pg_call *c)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	int answer = PG_CALL_DONE;
+	uint64_t mask;
+
+	switch (c->nr) {
+	case SYS_mprotect:
+	case SYS_munlock:
+	case SYS_munlockall:
+		return PG_CALL_NATIVE;
+	case SYS_execve:
+	case SYS_execveat:
+		pg_exec(c);
+		return PG_CALL_DONE;
+	case SYS_clone:
+	case SYS_clone3:
+	case SYS_fork:
+		if (!readable(c))
+			return PG_CALL_NATIVE;
+		break;
+	case SYS_io_uring_setup:
+		/* Without UFFDIO_MOVE pinned buffers cannot be told. */
+		if (mm && !pg_uffd_features(mm->mmu)->move) {
+			c->ret = -ENOSYS;
+			return PG_CALL_DONE;
+		}
+		return PG_CALL_NATIVE;
+	case SYS_exit_group:
+		if (pg_sys(getpid) == pg_rt.pid)
+			pg_runtime_publish();
+		return PG_CALL_NATIVE;
+	case SYS_userfaultfd: /* what it registers is seen as an ioctl */
+		return PG_CALL_NATIVE;
+	}
+	mask = pg_signals_block();
+	switch (c->nr) {
+	case SYS_mmap:
+		hook_mmap(c);
+		break;
+	case SYS_munmap:
+		hook_munmap(c);
+		break;
+	case SYS_mremap:
+		hook_mremap(c);
+		break;
+	case SYS_brk:
+		hook_brk(c);
+		break;
+	case SYS_madvise:
+		hook_madvise(c);
+		break;
+	case SYS_clone:
+	case SYS_clone3:
+	case SYS_fork:
+		if (clone_flags(c) & CLONE_VM) {
+			if (clone_flags(c) & CLONE_THREAD)
+				hook_thread(c);
+			answer = PG_CALL_NATIVE;
+		} else {
+			pg_fork(c);
+		}
+		break;
+	case SYS_mlock:
+	case SYS_mlock2:
+		hook_mlock(c);
+		answer = PG_CALL_NATIVE;
+		break;
+	case SYS_mlockall:
+		hook_mlockall();
+		answer = PG_CALL_NATIVE;
+		break;
+	case SYS_ioctl:
+		hook_foreign(c);
+		answer = PG_CALL_NATIVE;
+		break;
+	case SYS_vmsplice:
+	case SYS_setsockopt:
+		hook_spliced();
+		answer = PG_CALL_NATIVE;
+		break;
+	default:
+		answer = PG_CALL_NATIVE;
+	}
+	pg_signals_restore(mask);
+	return answer;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * runtime.h - pgmap inside a program that knows nothing of it.
+ *
+ * runtime.c starts (constructor, environment, system-call layer), hook.c
+ * decides what each system call means for us, adopt.c knows which memory is
+ * the program's and when it must be managed, fork.c forks.
+ *
+ * Three stages, each entered when the one before may not be enough:
+ *   joined   only the bytes that are mapped are counted
+ *   started  they exceed the budget: F and K run, K watches what is resident
+ *   armed    that nears the budget: memory is managed from now on
+ */
+#ifndef PG_RUNTIME_H
+#define PG_RUNTIME_H
+
+#include "base/atomic.h"
+#include "base/lock.h"
+#include "base/ranges.h"
+#include "open.h"
+#include "runtime/control.h"
+#include "runtime/syscall.h"
+
+/** Mappings below this are not worth managing. */
+#define PG_ADOPT_MIN ((size_t)64 << 10)
+#define PG_MAX_RANGES 65536u
+
+struct pg_runtime {
+	char name[PG_CONTROL_NAME_MAX]; /* of the control socket */
+	size_t name_len;
+	char preload[256];
+	pid_t pid;
+	struct pg_control *control;
+	struct pg_control_proc *proc; /* NULL: no slot was free */
+
+	/* Stage: NULL before started. Set by the thread that starts, under
+	 * lock; release, acquire. */
+	_Atomic(struct pgmap_mm *) mm;
+	pg_atomic32 armed; /* release by K, acquire by hooks */
+	pg_atomic32 off;   /* gave up: manage nothing more; relaxed */
+	pg_atomic64 mapped; /* private anonymous bytes mapped so far; relaxed */
+	pg_atomic32 spliced; /* pages may sit in a pipe or socket; release */
+
+	struct pg_lock lock;	/* LOCK_FORK: starting, brk */
+	uintptr_t brk;		/* lock; end of the heap, 0 not known */
+	struct pg_lock ranges_lock; /* LOCK_LEAF: the next three */
+	/* Never managed; tag: offset in struct pgmap_left_alone. */
+	struct pg_ranges apart;
+	/* Not in a fork child, or zeros there; tag: the MADV_ value. */
+	struct pg_ranges nofork;
+	struct pgmap_left_alone left; /* K only */
+	uint64_t rescan_at;	      /* K only */
+	uint64_t count_from; /* K only; of a fork child: see the tick */
+};
+
+extern struct pg_runtime pg_rt;
+
+/** pg_runtime_start() - From the constructor of the preload library. */
+void pg_runtime_start(char **environ_);
+/** pg_runtime_publish() - Bring the shared counters up to date. Any thread. */
+void pg_runtime_publish(void);
+
+/* hook.c */
+int pg_hook(struct pg_call *call);
+/* fork.c */
+/** pg_fork() - Make the fork-like call @call; returns in both processes. */
+void pg_fork(struct pg_call *call);
+/** pg_exec() - Make the exec call @call with our variables in its
+ * environment. Returns only when it failed. */
+void pg_exec(struct pg_call *call);
+
+/* adopt.c */
+/** pg_adopt_init() - Note what must stay apart from the start. */
+void pg_adopt_init(void);
+/** pg_adopt_mapped() - @len more bytes are mapped; may start F and K.
+ * Context: signals blocked; no lock held. */
+void pg_adopt_mapped(size_t len);
+/** pg_adopt_tick() - K's regular work. */
+uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm);
+/** pg_apart_add() - Never manage [@start, @end): reason is the name in
+ * PGMAP_LEFT_ALONE. What is managed of it is released. */
+#define pg_apart_add(start, end, why)                                          \
+	pg_apart_add_(start, end, offsetof(struct pgmap_left_alone, why))
+void pg_apart_add_(uintptr_t start, uintptr_t end, size_t reason);
+/** pg_ranges_unmapped() - [@start, @end) is unmapped, or mapped anew: nothing
+ * that was said of it holds. */
+void pg_ranges_unmapped(uintptr_t start, uintptr_t end);
+/** pg_nofork_set() - What MADV_DONTFORK, DOFORK, WIPEONFORK, KEEPONFORK said. */
+void pg_nofork_set(uintptr_t start, uintptr_t end, int advice);
+/** pg_nofork_child() - In a fork child: forget what is not there. Holds
+ * LOCK_MM for writing. */
+void pg_nofork_child(struct pgmap_mm *mm);
+/** pg_apart_release() - Bring [@start, @end) to RAM, stop managing it and
+ * keep it apart from now on. */
+void pg_apart_release(uintptr_t start, uintptr_t end, size_t reason);
+/** pg_adopt_range() - Manage what may be managed of a mapping of the program.
+ * Context: on K, or by pg_host_run(); holds LOCK_MM for writing. */
+void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end);
+
+#endif
