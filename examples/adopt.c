@@ -2,7 +2,7 @@
 /*
  * adopt.c - 64 MB behind ordinary pointers, of which 16 MB are in RAM.
  *
- *   cc adopt.c $(pkg-config --cflags --libs pgmap) && ./a.out
+ *   cc adopt.c $(pkg-config --cflags --libs pgmap) && ./a.out [DEVICE]
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -12,12 +12,12 @@
 
 #define SIZE ((size_t)64 << 20)
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct pgmap_mm_config config = {
 		.size = sizeof(config),
 		.ram = 16 << 20,
-		.device = "lz4",
+		.device = argc > 1 ? argv[1] : "lz4",
 		.folio_size = 64 << 10,
 	};
 	struct pgmap_stat st = {.size = sizeof(st)};

@@ -8,8 +8,8 @@ BUILD is a build with -Dmutation=true. A line of the list is
     MUTANT PROGRAM TEST
 with the name given to pg_mutant(), the name of a test program as meson knows
 it, and the name of a test in it. The test must pass without the mutant, and
-fail, crash or hang with it. Prints TAP; the exit status is 1 if a mutant
-lived.
+fail, crash or hang with it; a test of a race has a few tries to hit it. Prints
+TAP; the exit status is 1 if a mutant lived.
 """
 import concurrent.futures
 import json
@@ -20,6 +20,7 @@ import subprocess
 import sys
 
 LIMIT_S = 60
+TRIES = 5
 
 build = pathlib.Path(sys.argv[1])
 only = set(sys.argv[2:])
@@ -71,7 +72,10 @@ def judge(row):
         return True, f"# SKIP {why[1] if why else test + ' is skipped here'}"
     if sane != "passed":
         return False, f"without the mutant the test {sane}"
-    result, _ = run(tests[program], test, mutant)
+    for _ in range(TRIES):
+        result, _ = run(tests[program], test, mutant)
+        if result != "passed":
+            break
     return result in ("failed", "hung"), f"the test {result}"
 
 

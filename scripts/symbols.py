@@ -17,7 +17,7 @@ import sys
 
 # Of libc: functions that neither allocate, lock, nor touch errno or
 # thread-local storage, and abort, which does not come back.
-LIBC = {"abort", "clock_gettime", "environ", "memchr", "memcmp", "memcpy",
+LIBC = {"abort", "bcmp", "clock_gettime", "environ", "memchr", "memcmp", "memcpy",
         "memmove", "memset", "strchr", "strcmp", "strlen", "strncmp",
         "strcspn", "strnlen", "strrchr", "strspn", "strstr", "write",
         # before the program starts, on its own thread

@@ -9,6 +9,7 @@
 #include <linux/prctl.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "base/bug.h"
 #include "base/lock.h"
@@ -514,15 +515,26 @@ void pg_host_fork_parent(struct pgmap_mm *mm, bool failed)
 	pgmap_mm_change_end(mm);
 }
 
+static int put_page(uintptr_t va, void *page)
+{
+	struct iovec from = {page, PG_PAGE_SIZE};
+	struct iovec to = {(void *)va, PG_PAGE_SIZE};
+	long n = pg_sys(process_vm_writev, pg_sys(getpid), &from, 1, &to, 1);
+
+	return n == PG_PAGE_SIZE ? 0 : n < 0 ? (int)n : -EFAULT;
+}
+
 static void child_body(void *arg)
 {
 	struct host *h = arg;
-	int ret = pg_uffd_inherit(h->mmu, h->error, h->error_len);
+	int ret = pg_device_fork(h->dev, PGMAP_FORK_CHILD);
 
 	if (!ret)
-		ret = pg_device_fork(h->dev, PGMAP_FORK_CHILD);
+		ret = pg_uffd_inherit(h->mmu, h->error, h->error_len);
 	if (!ret)
 		ret = pg_mm_watch_again(&h->mm);
+	else if (!pg_mm_abandon(&h->mm, put_page))
+		ret = 1;
 	run(h, ret);
 }
 
@@ -546,8 +558,12 @@ int pg_host_fork_child(struct pgmap_mm *mm)
 	if (!ret)
 		ret = wait_started(h);
 	if (ret)
-		pg_log(PG_LOG_ERROR, "in a child process: %s (error %d)",
-		       error, -ret);
+		pg_log(ret < 0 ? PG_LOG_ERROR : PG_LOG_INFO,
+		       "process %d, a child, %s: %s",
+		       (int)pg_sys(getpid),
+		       ret < 0 ? "cannot have its memory and must end"
+			       : "runs unmanaged",
+		       *error ? error : "device error");
 	pg_unlock(&h->ask, LOCK_FORK);
 	pgmap_mm_change_end(mm);
 	return ret;

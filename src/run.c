@@ -101,6 +101,7 @@ struct run {
 	bool stopped;
 	int status;
 	uint64_t held_checked_ns;
+	uint32_t heard; /* lines printed */
 	int nr_peers;
 	struct peer peers[PEER_MAX];
 	int nr_tracks;
@@ -674,6 +675,17 @@ static void untrack(struct run *r, struct track *t)
 }
 
 /* Children that forked have taken slots without telling us. */
+/* Print what the processes have to say. */
+static void hear(struct run *r)
+{
+	char line[252];
+	size_t n;
+
+	while ((n = pg_control_hear(r->control, &r->heard, line)))
+		if (write(STDERR_FILENO, line, n) < 0)
+			break;
+}
+
 static void look_at_slots(struct run *r)
 {
 	struct pg_control *c = r->control;
@@ -690,6 +702,7 @@ static void look_at_slots(struct run *r)
 	if (gone)
 		pg_control_reap(c);
 	pg_control_sample(c);
+	hear(r);
 	if (now - r->held_checked_ns < 1000000000u)
 		return;
 	r->held_checked_ns = now;
@@ -1131,6 +1144,7 @@ static void fill_result(struct run *r, struct pgmap_run_result *result)
 	struct pgmap_run_result all = {.size = result->size};
 	uint32_t nr = pg_load(&c->nr_unmanaged, relaxed);
 
+	hear(r);
 	pg_control_reap(c);
 	all.status = r->status;
 	all.nr_procs = pg_load(&c->nr_procs, relaxed);

@@ -6,8 +6,8 @@
  * stride, and follow each other without gaps through its segments, crossing
  * from one into the next where they must. An object is the number of its owner
  * (4 bytes) and its contents. Freeing one moves the last of its class into its
- * place, and the class ends earlier. Pages behind the end go back to the
- * kernel.
+ * place, and the class ends earlier. Pages behind the end, and those of
+ * segments that are free again, go back to the kernel, but for a few.
  */
 #include "base/arena.h"
 
@@ -26,9 +26,12 @@
 /* Objects and their parts start at multiples of this, so that a header does
  * not cross from one segment into the next. */
 #define UNIT 4u
-/* Pages behind the ends of classes that are kept for the next objects. */
+/* Pages not in use that are kept for the next objects: to get a new one from
+ * the kernel takes about as long as to compress one. */
 #define SLACK_MIN 32u
-#define SLACK_SHIFT 7
+#define SLACK_SHIFT 6
+/* Classes that a free looks at for them. */
+#define SWEEP 8u
 
 struct pg_arena_segment {
 	uint32_t prev;	 /* number + 1, of the class; 0: none */
@@ -222,40 +225,57 @@ static void drop_pages(struct pg_arena *a, uint32_t seg, uint32_t from)
 	s->backed = (uint16_t)from;
 }
 
+/* Free segments are in two stacks. */
+static void push(struct pg_arena *a, uint32_t *stack, uint32_t nr)
+{
+	a->segments[nr].next = *stack;
+	*stack = nr + 1;
+}
+
+static uint32_t pop(struct pg_arena *a, uint32_t *stack)
+{
+	uint32_t nr = *stack - 1;
+
+	*stack = a->segments[nr].next;
+	return nr;
+}
+
 /* Append a segment to a class. There must be one, used or not. */
 static void add_segment(struct pg_arena *a, uint32_t cl)
 {
 	struct pg_arena_class *c = &a->classes[cl];
+	struct pg_arena_segment *s;
 	uint32_t nr;
 
 	pg_bug_on(a->used_segments >= a->max_segments);
 	a->used_segments++;
-	if (a->free_segment) {
-		nr = a->free_segment - 1;
-		a->free_segment = a->segments[nr].next;
-	} else {
+	if (a->kept)
+		nr = pop(a, &a->kept);
+	else if (a->bare)
+		nr = pop(a, &a->bare);
+	else
 		nr = a->nr_segments++;
-	}
-	a->segments[nr] =
-		(struct pg_arena_segment){.prev = c->tail, .cl = (uint16_t)cl};
+	s = &a->segments[nr];
+	s->prev = c->tail;
+	s->next = 0;
+	s->cl = (uint16_t)cl;
 	if (c->tail)
 		a->segments[c->tail - 1].next = nr + 1;
 	c->tail = nr + 1;
 	c->fill = 0;
 }
 
-/* Cut off the last segment of a class. */
+/* Cut off the last segment of a class; its pages stay. */
 static void del_segment(struct pg_arena *a, struct pg_arena_class *c)
 {
 	uint32_t nr = c->tail - 1;
 
-	drop_pages(a, nr, 0);
+	a->in_use -= page_up(c->fill);
 	c->tail = a->segments[nr].prev;
 	c->fill = c->tail ? SEGMENT : 0;
 	if (c->tail)
 		a->segments[c->tail - 1].next = 0;
-	a->segments[nr].next = a->free_segment;
-	a->free_segment = nr + 1;
+	push(a, &a->kept, nr);
 	a->used_segments--;
 }
 
@@ -266,6 +286,7 @@ static void set_fill(struct pg_arena *a, struct pg_arena_class *c,
 	struct pg_arena_segment *s = &a->segments[c->tail - 1];
 	uint32_t pages = page_up(fill);
 
+	a->in_use += pages - (uint64_t)page_up(c->fill);
 	c->fill = fill;
 	if (s->backed < pages) {
 		a->backed += pages - s->backed;
@@ -310,7 +331,7 @@ static void cut(struct pg_arena *a, struct pg_arena_class *c, uint64_t pos)
 
 	while (c->tail != seg + 1)
 		del_segment(a, c);
-	c->fill = (uint32_t)(pos % SEGMENT);
+	set_fill(a, c, (uint32_t)(pos % SEGMENT));
 	if (!c->fill)
 		del_segment(a, c);
 }
@@ -320,7 +341,6 @@ int pg_arena_alloc(struct pg_arena *a, const void *data, uint32_t len,
 {
 	uint32_t cl = class_of(len), stride = stride_of(len);
 	struct pg_arena_class *c = &a->classes[cl];
-	uint32_t slack = slack_of(a, c);
 	uint64_t pos;
 
 	pg_assert(len && len <= PG_ARENA_MAX);
@@ -330,7 +350,6 @@ int pg_arena_alloc(struct pg_arena *a, const void *data, uint32_t len,
 	if (a->used_segments + 2 > a->max_segments)
 		return -ENOSPC;
 	extend(a, cl, stride);
-	a->slack += slack_of(a, c) - (uint64_t)slack;
 	pos = backward(a, c->tail - 1, c->fill, stride);
 	memcpy(a->base + pos, &owner, HEADER);
 	write_at(a, forward(a, pos, HEADER), data, len);
@@ -338,12 +357,41 @@ int pg_arena_alloc(struct pg_arena *a, const void *data, uint32_t len,
 	return 0;
 }
 
+static bool slack_ok(const struct pg_arena *a)
+{
+	return a->backed - a->in_use <= SLACK_MIN + (a->backed >> SLACK_SHIFT);
+}
+
+static void drop_slack_of(struct pg_arena *a, const struct pg_arena_class *c)
+{
+	if (c->tail)
+		drop_pages(a, c->tail - 1, page_up(c->fill));
+}
+
+/* Give pages back until few enough are kept: those of @c, then of segments
+ * that are free, then of the other classes, some at a time. */
+static void drop_slack(struct pg_arena *a, const struct pg_arena_class *c)
+{
+	if (!slack_ok(a))
+		drop_slack_of(a, c);
+	while (!slack_ok(a) && a->kept) {
+		uint32_t nr = pop(a, &a->kept);
+
+		drop_pages(a, nr, 0);
+		push(a, &a->bare, nr);
+	}
+	for (uint32_t i = 0; i < SWEEP && !slack_ok(a); i++) {
+		drop_slack_of(a, &a->classes[a->sweep]);
+		a->sweep = (a->sweep + 1) % PG_ARENA_CLASSES;
+	}
+}
+
 void pg_arena_free(struct pg_arena *a, uint64_t ref, uint32_t len)
 {
 	uint32_t cl = class_of(len), stride = stride_of(len);
 	struct pg_arena_class *c = &a->classes[cl];
 	uint64_t pos = ref * UNIT, last;
-	uint32_t slack = slack_of(a, c), owner;
+	uint32_t owner;
 
 	pg_bug_on(pos / SEGMENT >= a->nr_segments || !c->tail ||
 		  a->segments[pos / SEGMENT].cl != cl);
@@ -354,10 +402,5 @@ void pg_arena_free(struct pg_arena *a, uint64_t ref, uint32_t len)
 		a->moved(a->arg, owner, last / UNIT, ref);
 	}
 	cut(a, c, last);
-	a->slack += slack_of(a, c) - (uint64_t)slack;
-	if (a->slack > SLACK_MIN + (a->backed >> SLACK_SHIFT)) {
-		a->slack -= slack_of(a, c);
-		if (c->tail)
-			drop_pages(a, c->tail - 1, page_up(c->fill));
-	}
+	drop_slack(a, c);
 }

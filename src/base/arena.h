@@ -34,9 +34,12 @@ struct pg_arena {
 	uint32_t max_segments;
 	uint32_t nr_segments; /* ever used */
 	uint32_t used_segments;
-	uint32_t free_segment; /* number + 1 of the first free one; 0: none */
-	uint64_t backed;       /* pages */
-	uint64_t slack;	       /* of them, those behind the end of a class */
+	/* Number + 1 of the first free segment; 0: none. */
+	uint32_t kept;	 /* of those that keep their pages */
+	uint32_t bare;	 /* of those that have none */
+	uint32_t sweep;	 /* the class whose slack goes next */
+	uint64_t backed; /* pages */
+	uint64_t in_use; /* of them, those with objects in them */
 	void (*moved)(void *arg, uint32_t owner, uint64_t old, uint64_t ref);
 	void *arg;
 	struct pg_arena_class {

@@ -8,6 +8,7 @@
 #include "base/thread.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <stddef.h>
@@ -67,9 +68,16 @@ static void thread_main(struct start *s)
 {
 	void (*body)(void *arg) = s->body;
 	void *arg = s->arg;
+	long fd;
 
-	if (s->own_files)
+	if (s->own_files) {
 		close_all();
+		/* A descriptor of ours called 2 would get what is meant for
+		 * stderr. */
+		fd = pg_sys(openat, -100, "/dev/null", O_RDWR);
+		if (fd >= 0 && fd < 2 && pg_sys(dup3, fd, 2, 0) >= 0)
+			pg_sys(close, fd);
+	}
 	pg_store(&s->started, 1, release);
 	pg_wake(&s->started); /* a stale wake-up does no harm */
 	body(arg);

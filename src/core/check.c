@@ -80,8 +80,8 @@ static void check_free_lists(struct walk *w)
 		uint32_t at = dev->free[o];
 
 		while (at && !w->broken) {
-			struct pgmap_folio *f = pg_map_folio(
-				dev->map, dev->first_pfn + at - 1);
+			struct pgmap_folio *f =
+				pg_map_folio(dev->map, dev->first_pfn + at - 1);
 
 			MUST(w, pgmap_folio_count(f) == 0, "R30");
 			free += (uint64_t)1 << o;

@@ -85,8 +85,9 @@ static void folio_free(struct pgmap_folio *folio)
 
 	if (dev->ops.discard)
 		dev->ops.discard(dev->priv, slot, (uint64_t)1 << order);
-	pg_lock(&dev->lock, LOCK_DEVICE);
-	push(dev, slot, order);
+	pg_lock(&dev->lock,
+		pg_mutant("free_takes_a_low_lock") ? LOCK_FOLIO : LOCK_DEVICE);
+	push(dev, slot, pg_mutant("free_forgets_the_order") ? 0 : order);
 	pg_unlock(&dev->lock, LOCK_DEVICE);
 }
 
@@ -238,8 +239,7 @@ int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
 	return 0;
 }
 
-void pg_device_usage(struct pgmap_device *dev,
-		     struct pgmap_device_usage *usage)
+void pg_device_usage(struct pgmap_device *dev, struct pgmap_device_usage *usage)
 {
 	memset(usage, 0, sizeof(*usage));
 	dev->ops.usage(dev->priv, usage);

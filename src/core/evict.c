@@ -6,9 +6,13 @@
 
 #include "base/bug.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "core/migrate.h"
 #include "core/mm.h"
 
+/* Blocks looked at in one go, so that a fault does not wait for a long row of
+ * pages that cannot leave. */
+#define MOST_BLOCKS ((size_t)64)
 /* Rounds of eviction for one buffer before the budget is exceeded. */
 #define TRIES 64
 
@@ -84,8 +88,8 @@ static bool pop(struct pgmap_mm *mm, uintptr_t *block)
 static bool has_present(struct pgmap_mm *mm, uintptr_t block)
 {
 	for (size_t i = 0; i < pg_block_pages(mm); i++)
-		if (pg_pte_state(pg_pte_read(&mm->pt,
-					     block + i * PG_PAGE_SIZE)) ==
+		if (pg_pte_state(
+			    pg_pte_read(&mm->pt, block + i * PG_PAGE_SIZE)) ==
 		    PG_PTE_PRESENT)
 			return true;
 	return false;
@@ -96,7 +100,9 @@ size_t pg_evict(struct pgmap_mm *mm, size_t nr)
 	size_t left = 0;
 	uintptr_t block;
 
-	for (size_t n = pg_queue_length(&mm->queue); n && left < nr; n--) {
+	size_t n = pg_queue_length(&mm->queue);
+
+	for (n = n < MOST_BLOCKS ? n : MOST_BLOCKS; n && left < nr; n--) {
 		size_t moved;
 
 		if (!pop(mm, &block))
@@ -142,6 +148,8 @@ struct pg_buf *pg_evict_buffer(struct pgmap_mm *mm, uint32_t nr)
 		if (!missing ||
 		    pg_mm_used(mm) + missing <= pg_load(&mm->budget, relaxed))
 			break;
+		if (i == TRIES && pg_mutant("budget_stops_loads"))
+			return NULL;
 		if (i == TRIES || mm->releasing)
 			break;
 		if (b)

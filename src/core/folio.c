@@ -91,8 +91,8 @@ int pgmap_get_folio(struct pgmap *map, uint64_t pfn, unsigned int order,
 	if (pg_mutant("stale_order"))
 		order = pgmap_folio_order(folio);
 	pg_store(&folio->flags,
-		 F_LOCKED | F_HEAD | order << F_ORDER_SHIFT |
-			 pg_map_id(map) << F_MAP_SHIFT,
+		 (pg_mutant("handed_out_unlocked") ? 0 : F_LOCKED) | F_HEAD |
+			 order << F_ORDER_SHIFT | pg_map_id(map) << F_MAP_SHIFT,
 		 release);
 	pg_bug_on(pg_load(&folio->mapcount, relaxed) != 0);
 	if (!pg_mutant("stale_mapping")) {
@@ -103,7 +103,8 @@ int pgmap_get_folio(struct pgmap *map, uint64_t pfn, unsigned int order,
 	return 0;
 
 err_busy:
-	pg_map_put_many(map, nr);
+	if (!pg_mutant("refusal_keeps_references"))
+		pg_map_put_many(map, nr);
 	return -EBUSY;
 }
 
@@ -112,7 +113,10 @@ bool pgmap_folio_tryget(struct pgmap_folio *folio)
 	uint32_t v = pg_load(&folio->count, relaxed);
 
 	do {
-		if (!v)
+		if (!v && !pg_mutant("tryget_takes_idle"))
+			return false;
+		if (pg_mutant("dying_map_stops_holders") &&
+		    pgmap_is_dying(pgmap_folio_map(folio)))
 			return false;
 	} while (!pg_cas(&folio->count, &v, v + 1, acquire));
 	return true;
@@ -135,7 +139,8 @@ static void free_folio(struct pgmap_folio *folio)
 	if (!pg_mutant("stale_mapping"))
 		folio->mapping = 0;
 	pg_fetch_and(&folio->flags, ~F_HEAD, relaxed);
-	map->ops.folio_free(folio);
+	if (!pg_mutant("free_untold"))
+		map->ops.folio_free(folio);
 	/* From here on the folio may be somebody else's (R38, R40): only what
 	 * was saved above may be used. */
 	if (pg_mutant("reset_after_free"))
@@ -144,14 +149,14 @@ static void free_folio(struct pgmap_folio *folio)
 		map = pgmap_folio_map(folio);
 		nr = (uint64_t)1 << pgmap_folio_order(folio);
 	}
-	pg_map_put_many(map, nr);
+	pg_map_put_many(map, pg_mutant("one_reference_dropped") ? 1 : nr);
 }
 
 void pg_folio_put_many(struct pgmap_folio *folio, uint32_t n)
 {
 	uint32_t was = pg_fetch_sub(&folio->count, n, acq_rel);
 
-	pg_bug_on(was < n); /* R55 */
+	pg_bug_on(was < n && !pg_mutant("underflow_unnoticed")); /* R55 */
 	if (was == n)
 		free_folio(folio);
 }
@@ -165,7 +170,9 @@ bool pg_folio_freeze(struct pgmap_folio *folio, uint32_t expected)
 {
 	if (pg_mutant("freeze_is_lenient"))
 		expected = pg_load(&folio->count, relaxed);
-	return pg_cas(&folio->count, &expected, 0, acq_rel);
+	return pg_cas(&folio->count, &expected,
+		      pg_mutant("freeze_keeps_the_count") ? expected : 0,
+		      acq_rel);
 }
 
 void pg_folio_unfreeze(struct pgmap_folio *folio, uint32_t count)
@@ -204,8 +211,8 @@ void pg_folio_lock(struct pgmap_folio *folio)
 
 void pgmap_folio_unlock(struct pgmap_folio *folio)
 {
-	uint32_t was = pg_fetch_and(&folio->flags, ~(F_LOCKED | F_WAITED),
-				    release);
+	uint32_t was =
+		pg_fetch_and(&folio->flags, ~(F_LOCKED | F_WAITED), release);
 
 	pg_bug_on(!(was & F_LOCKED));
 	if (was & F_WAITED)

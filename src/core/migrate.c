@@ -108,11 +108,15 @@ static void out_collect(struct out *o, bool holes)
 	for (size_t i = 0; i < o->nr; i++) {
 		pg_pte_t e = pg_pte_read(pt, page(o->va, i));
 
-		if (pg_pte_state(e) == PG_PTE_PRESENT) {
+		if (pg_pte_state(e) == PG_PTE_PRESENT ||
+		    (pg_pte_state(e) == PG_PTE_MIGRATING &&
+		     pg_mutant("collect_takes_migrating"))) {
 			if (e & PG_PTE_STUCK)
 				pg_fetch_sub(&o->mm->stuck, 1, relaxed);
-			pg_pte_write(pt, page(o->va, i),
-				     pg_pte_make(PG_PTE_MIGRATING, o->token));
+			if (!pg_mutant("collect_leaves_entries"))
+				pg_pte_write(pt, page(o->va, i),
+					     pg_pte_make(PG_PTE_MIGRATING,
+							 o->token));
 			mask_set(&o->pages, i);
 		} else if (e == PG_PTE_HOLE && holes) {
 			mask_set(&o->holes, i);
@@ -163,8 +167,9 @@ static void out_unmap(struct out *o)
 		/* Absent means that somebody dropped it behind our back. */
 		pg_pt_lock(&mm->pt, o->va);
 		out_restore(o, i,
-			    ret == -ENOENT ? PG_PTE_HOLE
-					   : PG_PTE_PRESENT | PG_PTE_STUCK);
+			    ret == -ENOENT || pg_mutant("pinned_is_dropped")
+				    ? PG_PTE_HOLE
+				    : PG_PTE_PRESENT | PG_PTE_STUCK);
 		pg_pt_unlock(&mm->pt, o->va);
 		if (ret != -ENOENT)
 			pg_count(&mm->stat, busy, 1);
@@ -199,11 +204,11 @@ static void out_alloc(struct out *o, size_t i, size_t len)
 		unsigned int order = 0;
 		int ret;
 
-		while (order < limit && !(at & ((2u << order) - 1)) &&
-		       (size_t)2 << order <= len)
+		while (order < limit && !pg_mutant("small_folios_only") &&
+		       !(at & ((2u << order) - 1)) && (size_t)2 << order <= len)
 			order++;
 		ret = pg_device_alloc(mm->dev, order, &io->folio);
-		if (ret == -ENOSPC && order) {
+		if (ret == -ENOSPC && order && !pg_mutant("large_or_none")) {
 			limit = order - 1;
 			continue;
 		}
@@ -264,7 +269,8 @@ static bool out_publish(struct out *o, struct pgmap_folio *folio, size_t i,
 		mask_clear(&o->pages, i);
 		pg_fetch_sub(&mm->present, 1, relaxed);
 	}
-	pgmap_folio_get(folio);
+	if (!pg_mutant("mapping_without_reference"))
+		pgmap_folio_get(folio);
 	pg_fetch_add(&folio->mapcount, 1, relaxed);
 	pg_pte_write(&mm->pt, va, pg_pte_make(PG_PTE_DEVICE, pfn));
 	pg_fetch_add(&mm->away, 1, relaxed);
@@ -281,6 +287,8 @@ static enum pg_pte_state out_give_back(struct out *o, size_t i)
 
 	if (!is_ours(pg_pte_read(&mm->pt, va), o->token))
 		return PG_PTE_HOLE;
+	if (pg_mutant("not_given_back"))
+		return PG_PTE_PRESENT;
 	for (int try = 0; try < GIVE_TRIES && !done; try++) {
 		ret = pg_mmu_give(mm->mmu, va, o->buf->mem + i * PG_PAGE_SIZE,
 				  1, &done);
@@ -324,7 +332,7 @@ static size_t out_finalize(struct out *o)
 		pgmap_folio_unlock(o->buf->io[r].folio);
 		pgmap_folio_put(o->buf->io[r].folio);
 	}
-	if (o->waited)
+	if (o->waited && !pg_mutant("waiters_not_woken"))
 		pg_mmu_wake(mm->mmu, o->va, o->nr);
 	return moved;
 }
@@ -522,8 +530,9 @@ static void in_range(struct in *n, uint64_t pfn, uintptr_t va, bool whole)
 	uint64_t head = pgmap_folio_pfn(n->folio);
 	size_t nr = (size_t)1 << pgmap_folio_order(n->folio);
 	uintptr_t region = va & ~(PG_REGION_SIZE - 1);
-	size_t before = whole ? pfn - head : 0;
-	size_t after = whole ? head + nr - 1 - pfn : 0;
+	size_t before = whole && !pg_mutant("page_by_page") ? pfn - head : 0;
+	size_t after =
+		whole && !pg_mutant("page_by_page") ? head + nr - 1 - pfn : 0;
 
 	if (before > (va - region) / PG_PAGE_SIZE)
 		before = (va - region) / PG_PAGE_SIZE;
@@ -547,6 +556,11 @@ bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
 		return false;
 	}
 	*pfn = pg_pte_value(e);
+	if (pg_mutant("lookup_then_get")) {
+		pg_pt_unlock(&mm->pt, va);
+		pg_yield();
+		pg_pt_lock(&mm->pt, va);
+	}
 	*folio = pg_map_head(mm->dev->map, *pfn);
 	locked = pgmap_folio_trylock(*folio);
 	if (locked || pg_mutant("waiters_hold_references"))

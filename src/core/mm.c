@@ -275,9 +275,12 @@ static void drop_entry(struct pgmap_mm *mm, uintptr_t va)
 	case PG_PTE_DEVICE:
 		/* R95: the page named in the entry, and no other (R51). */
 		folio = pg_map_head(mm->dev->map, pg_pte_value(e));
+		if (pg_mutant("tail_taken_for_head"))
+			folio = pg_map_folio(mm->dev->map, pg_pte_value(e));
 		pg_fetch_sub(&mm->away, 1, relaxed);
 		pg_fetch_sub(&folio->mapcount, 1, relaxed);
-		pgmap_folio_put(folio);
+		if (!pg_mutant("unmap_keeps_the_reference"))
+			pgmap_folio_put(folio);
 		pg_count(&mm->stat, discards, 1);
 		break;
 	case PG_PTE_MIGRATING:
@@ -401,7 +404,8 @@ void pg_mm_remap(struct pgmap_mm *mm, uintptr_t old, size_t old_nr,
 		pg_pte_write(&mm->pt, old + bytes(i), PG_PTE_HOLE);
 		pg_pt_unlock(&mm->pt, old + bytes(i));
 		pg_pt_lock(&mm->pt, to + bytes(i));
-		pg_pte_write(&mm->pt, to + bytes(i), e);
+		if (!pg_mutant("remap_loses_entries"))
+			pg_pte_write(&mm->pt, to + bytes(i), e);
 		pg_pt_unlock(&mm->pt, to + bytes(i));
 		if (pg_pte_state(e) == PG_PTE_PRESENT)
 			pg_evict_note(mm, to + bytes(i));
@@ -427,6 +431,36 @@ int pg_mm_watch_again(struct pgmap_mm *mm)
 		pg_mm_unmap(mm, v.start, nr);
 	}
 	return first_error;
+}
+
+int pg_mm_abandon(struct pgmap_mm *mm, int (*put)(uintptr_t va, void *page))
+{
+	char *buf = pg_mem_map(PG_PAGE_SIZE);
+	int ret = buf ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < mm->nr_vma && !ret; i++) {
+		struct pg_vma v = mm->vma[i];
+
+		for (uintptr_t va = v.start; va < v.end && !ret;
+		     va += PG_PAGE_SIZE) {
+			pg_pte_t e = pg_pte_read(&mm->pt, va);
+
+			if (pg_pte_state(e) == PG_PTE_POISON)
+				ret = -EIO;
+			if (pg_pte_state(e) != PG_PTE_DEVICE)
+				continue;
+			ret = pg_device_load(mm->dev, pg_pte_value(e), 1, buf);
+			if (!ret)
+				ret = put(va, buf);
+		}
+	}
+	pg_mem_unmap(buf, PG_PAGE_SIZE);
+	while (mm->nr_vma) {
+		struct pg_vma v = mm->vma[0];
+
+		pg_mm_unmap(mm, v.start, (v.end - v.start) / PG_PAGE_SIZE);
+	}
+	return ret;
 }
 
 /* ---- Levels ---- */
@@ -617,8 +651,9 @@ static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 
 		if (stop > end)
 			stop = end;
-		moved += pg_migrate_to_device(mm, va,
-					      (stop - va) / PG_PAGE_SIZE, true);
+		moved +=
+			pg_migrate_to_device(mm, va, (stop - va) / PG_PAGE_SIZE,
+					     !pg_mutant("holes_stay"));
 		va = stop;
 	}
 	return moved;
@@ -656,6 +691,8 @@ static int migrate_job(struct pgmap_mm *mm, void *arg)
 		return -EFAULT;
 	j->moved = j->to_device ? migrate_out(mm, j->va, end)
 				: migrate_in(mm, j->va, end);
+	if (!j->moved && pg_mutant("nothing_moved_is_an_error"))
+		return -EBUSY;
 	return 0;
 }
 

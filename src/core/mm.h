@@ -96,6 +96,16 @@ void pg_mm_remap(struct pgmap_mm *mm, uintptr_t old, size_t old_nr,
  * writing. Return: 0 or the first errno that is not -ENOMEM. */
 int pg_mm_watch_again(struct pgmap_mm *mm);
 
+/**
+ * pg_mm_abandon() - In a fork child that cannot be managed: hand every page
+ * that is away to @put, which writes it to @va, and forget all ranges.
+ *
+ * Nothing is watched there, so absent pages can be written like any others.
+ * Holds LOCK_MM for writing. Return: 0, or the first errno of a page that
+ * could not be had or written: the child must not go on.
+ */
+int pg_mm_abandon(struct pgmap_mm *mm, int (*put)(uintptr_t va, void *page));
+
 /** pg_mm_gauges() - Bring the levels in mm->stat up to date. */
 void pg_mm_gauges(struct pgmap_mm *mm);
 

@@ -14,7 +14,7 @@
 
 static struct pgmap maps[PG_NR_MAPS];
 static struct pg_lock maps_lock; /* LOCK_PAGEMAP: used, and who may create */
-static pg_atomic32 nr_maps;      /* places below are or were used; release */
+static pg_atomic32 nr_maps;	 /* places below are or were used; release */
 
 uint32_t pg_map_id(const struct pgmap *map)
 {
@@ -43,7 +43,7 @@ void pg_map_put_many(struct pgmap *map, uint64_t n)
 	uint64_t was = pg_fetch_sub(&map->refs, n, acq_rel);
 
 	pg_bug_on((was & ~LIVE) < n); /* R55 */
-	if (was == n) {
+	if (was == n && !pg_mutant("wake_up_lost")) {
 		/* Dead and drained; partner: the loop in pgmap_destroy(). */
 		pg_fetch_add(&map->drained, 1, release);
 		pg_wake(&map->drained);
@@ -79,9 +79,9 @@ struct pgmap *pgmap_lookup(uint64_t pfn, struct pgmap *hint)
 {
 	uint32_t n = pg_load(&nr_maps, acquire);
 
-	if (hint && range_of(hint, pfn))
+	if (hint && range_of(hint, pfn) && !pgmap_is_dying(hint))
 		return hint;
-	if (hint)
+	if (hint && !pg_mutant("hint_not_put"))
 		pg_map_put_many(hint, 1);
 	for (uint32_t i = 0; i < n; i++) {
 		struct pgmap *map = &maps[i];
@@ -103,7 +103,8 @@ void pgmap_put(struct pgmap *map)
 
 bool pgmap_is_dying(const struct pgmap *map)
 {
-	return !(pg_load(&map->refs, acquire) & LIVE);
+	return !(pg_load(&map->refs, acquire) & LIVE) &&
+	       !pg_mutant("dying_unnoticed");
 }
 
 enum pgmap_type pgmap_get_type(const struct pgmap *map)
@@ -129,24 +130,29 @@ int pgmap_range_get(const struct pgmap *map, uint32_t i,
 static int check_desc(const struct pgmap_desc *d)
 {
 	if (d->size != sizeof(*d) || d->type < PGMAP_PRIVATE ||
-	    d->type > PGMAP_PCI_P2PDMA)
+	    (d->type > PGMAP_PCI_P2PDMA && !pg_mutant("unknown_type_accepted")))
 		return -EINVAL;
-	if (d->type != PGMAP_PRIVATE)
+	if (d->type != PGMAP_PRIVATE && !pg_mutant("other_types_accepted"))
 		return -EOPNOTSUPP;
 	if (!d->nr_range || d->nr_range > PGMAP_MAX_RANGES)
 		return -EINVAL;
-	if (!d->ops || !d->ops->size || d->ops->size > sizeof(*d->ops) ||
-	    !d->ops->folio_free || !d->ops->migrate_to_ram || !d->owner)
+	if (!d->ops || !d->ops->size || d->ops->size > sizeof(*d->ops))
+		return -EINVAL;
+	if ((!d->ops->folio_free || !d->ops->migrate_to_ram || !d->owner) &&
+	    !pg_mutant("ops_not_checked"))
 		return -EINVAL;
 	for (uint32_t i = 0; i < d->nr_range; i++) {
 		const struct pgmap_range *r = &d->range[i];
 		bool choose = d->nr_range == 1 && !r->pfn;
 
-		if (!r->nr || r->nr % PGMAP_SUBSECTION_PAGES ||
-		    r->pfn % PGMAP_SUBSECTION_PAGES ||
-		    r->pfn + r->nr < r->pfn || r->pfn + r->nr > 1ull << 51)
+		if (!r->nr || r->pfn + r->nr < r->pfn ||
+		    r->pfn + r->nr > 1ull << 51)
 			return -EINVAL;
-		if (!choose && r->pfn < PGMAP_FIRST_DEVICE_PFN)
+		if ((r->nr | r->pfn) % PGMAP_SUBSECTION_PAGES &&
+		    !pg_mutant("any_granularity"))
+			return -EINVAL;
+		if (!choose && r->pfn < PGMAP_FIRST_DEVICE_PFN &&
+		    !pg_mutant("system_memory_accepted"))
 			return -ENXIO;
 	}
 	return 0;
@@ -201,7 +207,8 @@ static int add_range(struct pgmap *map, uint64_t pfn, uint64_t nr)
 
 	if (!pfn) {
 		pfn = PGMAP_FIRST_DEVICE_PFN;
-		while (overlaps(pfn, nr, &after))
+		while (overlaps(pfn, nr, &after) &&
+		       !pg_mutant("chosen_range_overlaps"))
 			pfn = after;
 	} else if (overlaps(pfn, nr, &after)) {
 		return -ENOMEM;
@@ -212,6 +219,8 @@ static int add_range(struct pgmap *map, uint64_t pfn, uint64_t nr)
 	r->folios = pg_mem_map(nr * sizeof(*r->folios));
 	if (!r->folios)
 		return -ENOMEM;
+	for (uint64_t i = 0; i < nr && pg_mutant("metadata_written"); i++)
+		r->folios[i].next = 0;
 	pg_store(&r->pfn, pfn, relaxed);
 	pg_store(&r->nr, nr, relaxed);
 	map->nr_range++;
@@ -274,7 +283,7 @@ void pgmap_kill(struct pgmap *map)
 int pgmap_destroy(struct pgmap *map)
 {
 	if (!map || map < maps || map >= maps + PG_NR_MAPS ||
-	    !pg_load(&map->used, relaxed))
+	    (!pg_load(&map->used, relaxed) && !pg_mutant("destroyed_twice")))
 		return -EINVAL;
 	pgmap_kill(map);
 	for (;;) {

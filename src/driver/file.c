@@ -16,6 +16,9 @@
  * Blocks that nobody holds are cut out of the file (hole punching), but some
  * later, as most are soon written again.
  *
+ * Only discard and usage may be called on a thread that has other descriptors
+ * than the one that opened the device; so they use none.
+ *
  * I/O bypasses the page cache where the file system can. All runs of blocks of
  * a call are in flight together (io_uring), except that a single one is a
  * plain system call, which has less to set up.
@@ -27,6 +30,7 @@
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/kcmp.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -57,14 +61,14 @@
 #define PUNCHING 0x80000000u
 /* Counts that the search for a run looks at before it takes pieces. */
 #define SEARCH_MAX 65536u
-/* Freed runs that wait for being cut out, twice as many as it takes to make
- * some of them go, and how many pages may wait when a store, or a discard,
- * looks. Cutting takes a millisecond for 2 MB, and a discard may be part of a
- * fault, so it leaves that to the next store if it can. */
-#define NR_WAITING 4096u
-#define WAITING_AT_STORE 1024u
-#define WAITING_AT_DISCARD 8192u
+/* Pages that may wait for being cut out, besides an eighth of what is in use,
+ * when a store or a load looks. Cutting takes up to a millisecond for 2 MB, so
+ * loads, which somebody waits for, leave it to stores while they can. */
+#define DIRTY_AT_STORE 1024u
+#define DIRTY_AT_LOAD 16384u
+/* Runs to cut out at a time, and pages in one. */
 #define NR_PUNCH 32u
+#define PUNCH_MAX 8192u
 /* Runs of blocks in flight for one call, buffers that one run may go to, and
  * calls that may have some in flight. */
 #define DEPTH 64u
@@ -74,11 +78,15 @@
 /* Times that a run which makes no progress is tried. */
 #define TRIES_MAX 100u
 
-/* The low byte of a holder's word; above it a generation, so that a look at an
- * earlier holder of the same number does not apply to a later one. */
+/*
+ * A holder's word: its state, its parent while it is FORKING, and a generation,
+ * so that a look at an earlier holder of the same number does not apply to a
+ * later one.
+ */
 enum holder_state { FREE, FORKING, LIVE, REAPING };
-#define STATE_MASK 255u
-#define GENERATION 256u
+#define STATE_MASK 3u
+#define PARENT_SHIFT 2
+#define GENERATION (NR_HOLDERS << PARENT_SHIFT)
 
 /* struct shared - What a family of processes shares; all of it atomic. */
 struct shared {
@@ -88,7 +96,6 @@ struct shared {
 	 * by anyone who finds them dead; acquire to take, release to publish
 	 * the bitmap. */
 	pg_atomic32 holders[NR_HOLDERS];
-	pg_atomic32 parents[NR_HOLDERS]; /* of one that is FORKING; relaxed */
 	/* Followed by a count per block, 0 to 1 acquire, to 0 release; then
 	 * a bitmap per holder, written by the holder, by its parent before it
 	 * lives, or by who reaps it. */
@@ -138,13 +145,19 @@ struct file_dev {
 	uint64_t nr_leaves;
 	uint64_t stored;
 	uint64_t cursor; /* where the search for blocks goes on */
-	/* A queue: by the time a run is at the head, most of it is in use
-	 * again and needs no cutting. */
-	uint32_t nr_waiting, first_waiting, waiting_pages;
-	struct run waiting[NR_WAITING];
+	/* Bit: nobody held the block when we last put it, and it was not
+	 * cut out since. Visited in turn, so that a block has time to be used
+	 * again, which saves the cutting. */
+	uint64_t *dirty;
+	uint64_t nr_dirty, next_dirty;
 };
 
 /* ---- counts and holders ---- */
+
+static size_t dirty_size(const struct file_dev *d)
+{
+	return ((size_t)d->nr_blocks / 8 + PAGE) & ~(size_t)(PAGE - 1);
+}
 
 static size_t counts_size(const struct file_dev *d)
 {
@@ -207,7 +220,7 @@ static void release_blocks(struct file_dev *d, uint64_t start, uint32_t nr)
 /* Cut what is still free of a run out of the file. */
 static void punch(struct file_dev *d, const struct run *r)
 {
-	for (uint32_t at = 0; at < r->nr;) {
+	for (uint32_t at = 0; at < r->nr && !d->blkdev;) {
 		uint64_t start = r->start + at;
 		uint32_t n = claim(d, start, r->nr - at, PUNCHING);
 
@@ -222,54 +235,63 @@ static void punch(struct file_dev *d, const struct run *r)
 	}
 }
 
-/* May so many wait? Context: Holds the lock. */
-static bool waiting_ok(const struct file_dev *d, uint64_t pages)
+/* Context: Holds the lock. */
+static void set_dirty(struct file_dev *d, uint64_t block)
 {
-	uint64_t used = pg_load(&d->shared->used, relaxed);
+	uint64_t *word = &d->dirty[block / 64], bit = 1ull << block % 64;
 
-	return d->nr_waiting <= NR_WAITING / 2 &&
-	       d->waiting_pages <= pages + (pages ? used / 8 : 0);
+	d->nr_dirty += !(*word & bit);
+	*word |= bit;
 }
 
-/* Cut out the oldest of those that wait until @pages may stay. */
-static void punch_waiting(struct file_dev *d, uint64_t pages)
+/* The next run of dirty blocks, no longer so. There must be one. Context:
+ * Holds the lock. */
+static struct run next_dirty_run(struct file_dev *d)
+{
+	struct run r = {0};
+	uint64_t i = d->next_dirty;
+
+	for (;;) {
+		uint64_t word =
+			i < d->nr_blocks ? d->dirty[i / 64] >> i % 64 : 0;
+
+		if (i >= d->nr_blocks)
+			i = 0;
+		else if (!word)
+			i = (i | 63) + 1;
+		else if (!(word & 1))
+			i += (unsigned int)__builtin_ctzll(word);
+		else
+			break;
+	}
+	r.start = (uint32_t)i;
+	while (i < d->nr_blocks && r.nr < PUNCH_MAX &&
+	       d->dirty[i / 64] >> i % 64 & 1) {
+		d->dirty[i / 64] &= ~(1ull << i % 64);
+		i++;
+		r.nr++;
+	}
+	d->nr_dirty -= r.nr;
+	d->next_dirty = i;
+	return r;
+}
+
+/* Cut blocks out until @limit may stay, or an eighth of what is in use. */
+static void punch_dirty(struct file_dev *d, uint64_t limit)
 {
 	struct run runs[NR_PUNCH];
 	uint32_t n;
 
+	if (limit)
+		limit += pg_load(&d->shared->used, relaxed) / 8;
 	do {
 		pg_lock(&d->lock, LOCK_DRIVER);
-		for (n = 0;
-		     n < NR_PUNCH && d->nr_waiting && !waiting_ok(d, pages);
-		     n++) {
-			runs[n] = d->waiting[d->first_waiting++ % NR_WAITING];
-			d->nr_waiting--;
-			d->waiting_pages -= runs[n].nr;
-		}
+		for (n = 0; n < NR_PUNCH && d->nr_dirty > limit; n++)
+			runs[n] = next_dirty_run(d);
 		pg_unlock(&d->lock, LOCK_DRIVER);
 		for (uint32_t i = 0; i < n; i++)
 			punch(d, &runs[i]);
 	} while (n == NR_PUNCH);
-}
-
-/* Context: Holds the lock. */
-static void add_waiting(struct file_dev *d, uint64_t start, uint32_t nr)
-{
-	uint32_t end = d->first_waiting + d->nr_waiting;
-	struct run *last = &d->waiting[(end - 1) % NR_WAITING];
-
-	if (d->blkdev)
-		return;
-	if (d->nr_waiting && last->start + last->nr == start) {
-		last->nr += nr;
-	} else {
-		if (d->nr_waiting == NR_WAITING)
-			return; /* it keeps its room until used again */
-		d->waiting[end % NR_WAITING] =
-			(struct run){(uint32_t)start, nr};
-		d->nr_waiting++;
-	}
-	d->waiting_pages += nr;
 }
 
 /* Drop @holder's count of a block. The bit goes first: who dies in between
@@ -302,7 +324,7 @@ static void put_all(struct file_dev *d, uint32_t holder)
 				w * 64 + (unsigned int)__builtin_ctzll(word);
 
 			if (put_block(d, holder, (uint32_t)block))
-				add_waiting(d, block, 1);
+				set_dirty(d, block);
 		}
 	}
 }
@@ -327,6 +349,11 @@ static bool is_dead(const struct file_dev *d, uint32_t holder)
 	return true;
 }
 
+static enum holder_state state_of(uint32_t word)
+{
+	return (enum holder_state)(word & STATE_MASK);
+}
+
 static uint32_t with_state(uint32_t word, enum holder_state state)
 {
 	return (word & ~STATE_MASK) | (uint32_t)state;
@@ -341,9 +368,9 @@ static void reap(struct file_dev *d)
 		uint32_t who = h;
 
 		/* Without its parent, a child cannot come to life. */
-		if ((was & STATE_MASK) == FORKING)
-			who = pg_load(&d->shared->parents[h], relaxed);
-		else if ((was & STATE_MASK) != LIVE)
+		if (state_of(was) == FORKING)
+			who = (was >> PARENT_SHIFT) % NR_HOLDERS;
+		else if (state_of(was) != LIVE)
 			continue;
 		if (!is_dead(d, who) ||
 		    !pg_cas(word, &was, with_state(was, REAPING), acquire))
@@ -476,7 +503,7 @@ static uint32_t drop_slots(struct file_dev *d, uint64_t slot, uint64_t end)
 		d->table[slot] = 0;
 		n++;
 		if (put_block(d, d->holder, block))
-			add_waiting(d, block, 1);
+			set_dirty(d, block);
 	}
 	return n;
 }
@@ -486,12 +513,11 @@ static void file_discard(void *priv, uint64_t slot, uint64_t nr)
 	struct file_dev *d = priv;
 	uint64_t end;
 
-	if (slot >= d->nr_slots)
-		return;
+	if (d->lost || slot >= d->nr_slots)
+		return; /* lost: the counts are not ours */
 	end = nr < d->nr_slots - slot ? slot + nr : d->nr_slots;
 	while (slot < end) {
 		uint64_t stop = (slot | (LEAF_SLOTS - 1)) + 1;
-		bool late;
 
 		if (stop > end)
 			stop = end;
@@ -502,10 +528,7 @@ static void file_discard(void *priv, uint64_t slot, uint64_t nr)
 			if (n)
 				leaf_sub(d, slot, n);
 		}
-		late = !waiting_ok(d, WAITING_AT_DISCARD);
 		pg_unlock(&d->lock, LOCK_DRIVER);
-		if (late)
-			punch_waiting(d, WAITING_AT_DISCARD);
 		slot = stop;
 	}
 }
@@ -559,9 +582,9 @@ static bool has_more(struct batch *b)
 
 static bool add_page(struct op *op, char *buf)
 {
-	struct iovec *v = &op->vecs[op->nr_vecs - 1];
+	struct iovec *v = op->nr_vecs ? &op->vecs[op->nr_vecs - 1] : NULL;
 
-	if (op->nr_vecs && (char *)v->iov_base + v->iov_len == buf) {
+	if (v && (char *)v->iov_base + v->iov_len == buf) {
 		v->iov_len += PAGE;
 	} else {
 		if (op->nr_vecs == NR_VECS)
@@ -812,6 +835,13 @@ static void run_batch(struct batch *b)
 	} while (next_op(b, &op));
 }
 
+/* Has this thread the descriptors of the one that opened the device? */
+static bool has_files(const struct file_dev *d)
+{
+	return d->lost ||
+	       pg_sys(kcmp, pg_sys(gettid), d->tid, KCMP_FILES, 0, 0) <= 0;
+}
+
 static int first_error(const struct pgmap_io *io, unsigned int n)
 {
 	for (unsigned int i = 0; i < n; i++)
@@ -858,7 +888,7 @@ static void store_some(struct file_dev *d, struct pgmap_io *io, unsigned int n)
 	pg_unlock(&d->lock, LOCK_DRIVER);
 
 	run_batch(&b);
-	punch_waiting(d, WAITING_AT_STORE);
+	punch_dirty(d, DIRTY_AT_STORE);
 
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t end = io[i].slot + io[i].nr;
@@ -873,6 +903,7 @@ static void store_some(struct file_dev *d, struct pgmap_io *io, unsigned int n)
 
 static int file_store(void *priv, struct pgmap_io *io, unsigned int n)
 {
+	pg_assert(has_files(priv));
 	for (unsigned int i = 0; i < n; i += 64)
 		store_some(priv, io + i, n - i < 64 ? n - i : 64);
 	return first_error(io, n);
@@ -896,9 +927,11 @@ static int file_load(void *priv, struct pgmap_io *io, unsigned int n)
 	struct file_dev *d = priv;
 	struct batch b = {.d = d, .io = io, .n = n};
 
+	pg_assert(has_files(d));
 	for (unsigned int i = 0; i < n; i++)
 		io[i].status = check_load(d, &io[i]);
 	run_batch(&b);
+	punch_dirty(d, DIRTY_AT_LOAD);
 	return first_error(io, n);
 }
 
@@ -924,15 +957,12 @@ static void file_usage(void *priv, struct pgmap_device_usage *usage)
 static uint32_t new_holder(struct file_dev *d)
 {
 	for (uint32_t h = 0; h < NR_HOLDERS; h++) {
-		pg_atomic32 *word = &d->shared->holders[h];
-		uint32_t was = pg_load(word, acquire);
+		uint32_t was = pg_load(&d->shared->holders[h], acquire);
+		uint32_t word = was / GENERATION * GENERATION + GENERATION;
 
-		if ((was & STATE_MASK) != FREE)
-			continue;
-		/* Before it is FORKING, for those who look at it then. */
-		pg_store(&d->shared->parents[h], d->holder, relaxed);
-		if (pg_cas(word, &was, with_state(was + GENERATION, FORKING),
-			   acq_rel))
+		word |= d->holder << PARENT_SHIFT | FORKING;
+		if (state_of(was) == FREE &&
+		    pg_cas(&d->shared->holders[h], &was, word, acq_rel))
 			return h;
 	}
 	return NR_HOLDERS;
@@ -1016,7 +1046,7 @@ static int come_to_life(struct file_dev *d)
 			return -EAGAIN;
 		pg_yield();
 	}
-	if (!ret && ((was & STATE_MASK) != FORKING ||
+	if (!ret && (state_of(was) != FORKING ||
 		     !pg_cas(word, &was, with_state(was, LIVE), acq_rel)))
 		ret = -EOWNERDEAD; /* the parent died and we were reaped */
 	return ret;
@@ -1026,10 +1056,11 @@ static int fork_child(struct file_dev *d)
 {
 	int ret;
 
-	/* The rings and what waits to be cut out are the parent's. */
+	/* The rings, and what is to be cut out, are the parent's. */
 	for (uint32_t i = 0; i < NR_LANES; i++)
 		d->lanes[i].ready = d->lanes[i].broken = false;
-	d->nr_waiting = d->waiting_pages = 0;
+	pg_mem_drop(d->dirty, dirty_size(d));
+	d->nr_dirty = 0;
 	if (d->lost)
 		return -EIO;
 	ret = come_to_life(d);
@@ -1076,8 +1107,7 @@ static size_t leaf_used_size(const struct file_dev *d)
 static bool is_last(const struct file_dev *d)
 {
 	for (uint32_t h = 0; h < NR_HOLDERS; h++)
-		if ((pg_load(&d->shared->holders[h], acquire) & STATE_MASK) !=
-		    FREE)
+		if (state_of(pg_load(&d->shared->holders[h], acquire)) != FREE)
 			return false;
 	return true;
 }
@@ -1094,6 +1124,7 @@ static void free_all(struct file_dev *d)
 	pg_mem_unmap(d->table, table_size(d));
 	pg_mem_unmap(d->leaf_used, leaf_used_size(d));
 	pg_mem_unmap(d->lanes, NR_LANES * sizeof(*d->lanes));
+	pg_mem_unmap(d->dirty, dirty_size(d));
 	pg_mem_unmap(d, sizeof(*d));
 }
 
@@ -1111,7 +1142,7 @@ static void file_close(void *priv)
 	end_holder(d, d->holder);
 	pg_unlock(&d->lock, LOCK_DRIVER);
 	if (!is_last(d))
-		punch_waiting(d, 0);
+		punch_dirty(d, 0);
 	else if (d->ours_to_empty)
 		pg_sys(ftruncate, d->fd, 0);
 	free_all(d);
@@ -1295,11 +1326,12 @@ static int map_all(struct file_dev *d)
 	d->table = pg_mem_map(table_size(d));
 	d->leaf_used = pg_mem_map(leaf_used_size(d));
 	d->lanes = pg_mem_map(NR_LANES * sizeof(*d->lanes));
+	d->dirty = pg_mem_map(dirty_size(d));
 	ret = pg_sys(mmap, 0, shared_size(d), PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (!pg_sys_failed(ret))
 		d->shared = (struct shared *)ret;
-	if (!d->table || !d->leaf_used || !d->lanes || !d->shared)
+	if (!d->table || !d->leaf_used || !d->lanes || !d->dirty || !d->shared)
 		return -ENOMEM;
 	/* A huge page would back what is not in use. */
 	pg_sys(madvise, d->table, table_size(d), MADV_NOHUGEPAGE);
@@ -1375,6 +1407,7 @@ static int file_open(struct pgmap_device_args *args, void **priv)
 const struct pgmap_device_ops pgmap_file_ops = {
 	.size = sizeof(struct pgmap_device_ops),
 	.name = "file",
+	.flags = PGMAP_DEV_DESCRIPTORS,
 	.summary = "a file or a block device, past the page cache",
 	.options = "path=FILE, DIRECTORY or block device (default " DEFAULT_DIR
 		   "), size=SIZE (default four times the RAM, or what is free)",

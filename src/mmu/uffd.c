@@ -451,8 +451,8 @@ static int uffd_watch(struct pg_mmu *m, uintptr_t va, size_t nr)
 	 * later is not watched. This call does nothing but look for holes. */
 	if (pg_sys(msync, va, bytes(nr), MS_ASYNC))
 		return -ENOMEM;
-	if (!u->features.move)
-		mode |= UFFDIO_REGISTER_MODE_WP;
+	if (u->features.wp)
+		mode |= UFFDIO_REGISTER_MODE_WP; /* see uffd_take() */
 	ret = do_register(u->fd, va, nr, mode);
 	switch (ret) {
 	case 0:
@@ -652,6 +652,21 @@ static int take_error(int ret)
 	}
 }
 
+/*
+ * Linux 6.18, whose UFFDIO_MOVE moves several pages at a time, can move pages,
+ * lose a race against the split of a huge page, start over, and say EEXIST for
+ * what it has just moved. The destination was empty, so what is there has
+ * come from the source, provided that it is there no more.
+ * Return: pages that were moved.
+ */
+static size_t moved_unsaid(struct uffd *u, uintptr_t to, uintptr_t from,
+			   size_t nr)
+{
+	size_t n = run_of_pages(u, to, nr, true);
+
+	return n ? run_of_pages(u, from, n, false) : 0;
+}
+
 static int take_by_move(struct uffd *u, uintptr_t va, char *buf, size_t nr,
 			size_t *done)
 {
@@ -663,6 +678,12 @@ static int take_by_move(struct uffd *u, uintptr_t va, char *buf, size_t nr,
 
 		ret = do_move(u->pool_fd, (uintptr_t)buf + bytes(i),
 			      va + bytes(i), n, &k);
+		if (ret == -EEXIST) {
+			k = moved_unsaid(u, (uintptr_t)buf + bytes(i),
+					 va + bytes(i), n);
+			if (k)
+				ret = 0;
+		}
 		if (!ret) {
 			i += k;
 			chunk = nr;
@@ -788,8 +809,10 @@ static int copy_out(struct uffd *u, uintptr_t va, char *buf, size_t nr,
 		ret = zap(u, va, (size_t)got >> PG_PAGE_SHIFT, done);
 	else /* gone, or not to be read */
 		ret = run_of_pages(u, va, 1, true) ? -EINVAL : -ENOENT;
-	if (*done < n)
+	if (*done < n) {
 		unprotect(u, va + bytes(*done), n - *done);
+		drop(buf + bytes(*done), n - *done);
+	}
 	uffd_wake(&u->mmu, va, n);
 	pg_fetch_add(&u->copied, *done, relaxed);
 	return ret;
@@ -823,10 +846,20 @@ static int uffd_take(struct pg_mmu *m, uintptr_t va, void *buf, size_t nr,
 		     size_t *done)
 {
 	struct uffd *u = to_uffd(m);
+	size_t copied;
+	int ret;
 
-	if (u->features.move)
-		return take_by_move(u, va, buf, nr, done);
-	return take_by_copy(u, va, buf, nr, done);
+	if (!u->features.move)
+		return take_by_copy(u, va, buf, nr, done);
+	ret = take_by_move(u, va, buf, nr, done);
+	if (ret != -EINVAL || !u->features.wp)
+		return ret;
+	/* Memory that cannot be both read and written does not move. A device
+	 * does not write to it either, so a copy loses nothing. */
+	ret = take_by_copy(u, va + bytes(*done), (char *)buf + bytes(*done),
+			   nr - *done, &copied);
+	*done += copied;
+	return ret;
 }
 
 /* Copy pages of the pool that are really there. They go, as by a move, so
@@ -858,6 +891,11 @@ static int give_some(struct uffd *u, uintptr_t va, char *buf, size_t nr,
 
 	if (u->features.move)
 		ret = do_move(u->fd, va, (uintptr_t)buf, nr, done);
+	if (ret == -EEXIST) {
+		*done = moved_unsaid(u, va, (uintptr_t)buf, nr);
+		if (*done)
+			return 0;
+	}
 	if (ret == -EINVAL || ret == -EBUSY)
 		ret = copy_in(u, va, buf, nr, done);
 	return ret;

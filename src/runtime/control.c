@@ -106,6 +106,37 @@ static bool is_gone(int pid, uint64_t start)
 	return start && now && now != start;
 }
 
+/* ---- lines for the user ---- */
+
+void pg_control_say(struct pg_control *control, const char *line, size_t len)
+{
+	uint32_t i = pg_fetch_add(&control->nr_said, 1, relaxed);
+
+	i %= PG_CONTROL_SAID;
+	if (len > sizeof(control->said[i].text))
+		len = sizeof(control->said[i].text);
+	memcpy(control->said[i].text, line, len);
+	pg_store(&control->said[i].len, (uint32_t)len, release);
+}
+
+size_t pg_control_hear(struct pg_control *control, uint32_t *seen,
+		       char text[252])
+{
+	uint32_t n = pg_load(&control->nr_said, relaxed), i, len;
+
+	if (n - *seen > PG_CONTROL_SAID)
+		*seen = n - PG_CONTROL_SAID;
+	if (*seen == n)
+		return 0;
+	i = *seen % PG_CONTROL_SAID;
+	len = pg_xchg(&control->said[i].len, 0, acquire);
+	if (!len || len > sizeof(control->said[i].text))
+		return 0; /* not complete yet */
+	memcpy(text, control->said[i].text, len);
+	++*seen;
+	return len;
+}
+
 /* ---- slots ---- */
 
 struct pg_control_proc *pg_control_find(const struct pg_control *control,

@@ -40,6 +40,7 @@
 #define PG_CONTROL_VERSION 1u
 #define PG_CONTROL_PROCS 256u
 #define PG_CONTROL_NAME_MAX 64u
+#define PG_CONTROL_SAID 32u
 
 /** struct pg_control_stat - struct pgmap_stat and what was left alone, shared.
  * Written by one process (and by whoever folds), read by all; relaxed. */
@@ -132,6 +133,13 @@ struct pg_control {
 	pg_atomic32 nr_unmanaged;	 /* calls of pg_control_unmanaged() */
 	pg_atomic32 unmanaged_taken;	 /* 1 taken, 2 text is complete */
 	char unmanaged[192];		 /* the first reason */
+	/* Lines for the user, which the parent prints: our threads have none
+	 * of the program's descriptors. */
+	pg_atomic32 nr_said; /* ever; the next goes to said[nr % SAID] */
+	struct {
+		pg_atomic32 len; /* 0: empty; release by who says, acquire */
+		char text[252];
+	} said[PG_CONTROL_SAID];
 	/* Highest sums over the live processes that the parent has seen. */
 	_Alignas(64) pg_atomic64 peak_managed;
 	pg_atomic64 peak_resident;
@@ -193,6 +201,10 @@ void pg_control_unmanaged(struct pg_control *control,
 			  struct pg_control_proc *proc, int pid,
 			  const char *why);
 
+/** pg_control_say() - Have the parent print a line. When it is far behind, the
+ * oldest lines are lost. */
+void pg_control_say(struct pg_control *control, const char *line, size_t len);
+
 /**
  * pg_control_send_fd() - Give the parent a duplicate of @fd to hold until this
  * process has ended. Context: a thread whose descriptor table has @fd; 2 s at
@@ -238,6 +250,11 @@ void pg_control_total(const struct pg_control *control, struct pgmap_stat *st,
 /** pg_control_sample() - Raise the peaks of sums to the sums as of now.
  * Return: bytes managed (present + away) now. */
 uint64_t pg_control_sample(struct pg_control *control);
+
+/** pg_control_hear() - Take the next line that was said after @seen of them.
+ * Return: its length, 0 if there is none. */
+size_t pg_control_hear(struct pg_control *control, uint32_t *seen,
+		       char text[252]);
 
 /** pg_control_fold() - Fold @proc if it still belongs to the process @pid that
  * started at @start (0: whatever its start). */

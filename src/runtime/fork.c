@@ -8,8 +8,13 @@
  * them again before any code of the program runs in it.
  */
 #include <errno.h>
+#include <linux/futex.h>
 #include <linux/sched.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -36,10 +41,20 @@ static void in_child(struct pgmap_mm *mm)
 	pg_store(&mm->stat.budget, pg_rt.control->budget, relaxed);
 	pg_rt.count_from = pg_now_ns() + CHILD_GRACE_NS;
 	pg_nofork_child(mm);
-	if (pg_host_fork_child(mm))
-		/* What is away cannot be had here: stop before it is read as
-		 * zeros. */
+	switch (pg_host_fork_child(mm)) {
+	case 0:
+		break;
+	case 1:
+		pg_store(&pg_rt.off, 1, relaxed);
+		pg_store(&pg_rt.armed, 0, relaxed);
+		pg_store(&pg_rt.mm, NULL, relaxed);
+		pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid,
+				     "a child had no right to userfaultfd");
+		return;
+	default:
+		/* Stop before what is away is read as zeros. */
 		pg_sys(kill, pg_rt.pid, SIGKILL);
+	}
 	if (pg_rt.proc && pg_load(&pg_rt.armed, relaxed))
 		pg_control_managed(pg_rt.control, pg_rt.proc);
 }
@@ -70,14 +85,46 @@ static long clone_here(const struct pg_call *c, uintptr_t *sp)
 	}
 }
 
+/*
+ * A device with descriptors: the child opens them again by way of ours, which
+ * must last until then. @word is shared with the child.
+ */
+static void wait_for_child(pg_atomic32 *word, long pid)
+{
+	const struct timespec wait = {.tv_nsec = 10000000};
+
+	for (int i = 0; i < 500 && !pg_load(word, acquire); i++) {
+		siginfo_t info = {0};
+
+		/* 0 without a child that has ended; it stays to be waited. */
+		if (!pg_sys(waitid, P_PID, pid, &info,
+			    WEXITED | WNOHANG | WNOWAIT | __WALL, 0) &&
+		    info.si_pid)
+			return;
+		pg_sys(futex, word, FUTEX_WAIT, 0, &wait);
+	}
+}
+
+static pg_atomic32 *shared_word(const struct pgmap_mm *mm)
+{
+	long p;
+
+	if (!mm || !(mm->dev->ops.flags & PGMAP_DEV_DESCRIPTORS))
+		return NULL;
+	p = pg_sys(mmap, 0, PG_PAGE_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	return pg_sys_failed(p) ? NULL : (pg_atomic32 *)p;
+}
+
 void pg_fork(struct pg_call *c)
 {
 	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	pg_atomic32 *word = shared_word(mm);
 	uintptr_t sp;
 
 	if (mm && pg_host_fork_prepare(mm)) {
 		c->ret = -EAGAIN;
-		return;
+		goto out;
 	}
 	pg_control_fork_begin(pg_rt.control);
 	c->ret = clone_here(c, &sp);
@@ -86,12 +133,21 @@ void pg_fork(struct pg_call *c)
 		pg_control_fork_end(pg_rt.control);
 		if (sp)
 			c->sp = sp;
-		return;
+		if (word) {
+			pg_store(word, 1, release);
+			pg_sys(futex, word, FUTEX_WAKE, 1);
+		}
+		goto out;
 	}
 	if (c->ret < 0)
 		pg_control_fork_end(pg_rt.control);
+	else if (word)
+		wait_for_child(word, c->ret);
 	if (mm)
 		pg_host_fork_parent(mm, c->ret < 0);
+out:
+	if (word)
+		pg_sys(munmap, word, PG_PAGE_SIZE);
 }
 
 static bool is_var(const char *s, const char *name, size_t n)

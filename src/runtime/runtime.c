@@ -111,6 +111,11 @@ static const char *install_layer(void)
 	}
 }
 
+static void say(const char *line, size_t len)
+{
+	pg_control_say(pg_rt.control, line, len);
+}
+
 void pg_runtime_start(char **environ_)
 {
 	const char *name, *why;
@@ -124,7 +129,7 @@ void pg_runtime_start(char **environ_)
 	memcpy(pg_rt.name, name, pg_rt.name_len);
 	if (pg_control_join(pg_rt.name, pg_rt.name_len, &pg_rt.control))
 		return; /* `pgmap run` is gone: a program like any other */
-	pg_log_set((enum pg_log_level)pg_rt.control->log_level, 2, NULL);
+	pg_log_set((enum pg_log_level)pg_rt.control->log_level, -1, say);
 	pg_rt.pid = (pid_t)pg_sys(getpid);
 	if (pg_control_claim(pg_rt.control, pg_rt.pid, &pg_rt.proc)) {
 		pg_control_unmanaged(pg_rt.control, NULL, pg_rt.pid,

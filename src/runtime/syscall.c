@@ -128,7 +128,7 @@ size_t pg_syscall_stack(void)
 {
 	return 128 /* red zone */ + 3 * 8 + sizeof(struct pg_call) + 16 +
 	       (size_t)pg_syscall_vector_size + 63 /* alignment */ +
-	       2 * sizeof(struct pg_call) /* dispatch */;
+	       256 /* dispatch, in any build */;
 }
 
 /* Choose what the entry saves: every vector register that the system lets

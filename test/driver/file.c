@@ -11,7 +11,9 @@
 #include "device.h"
 
 #include <dirent.h>
+#include <linux/loop.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -196,6 +198,30 @@ TEST(what_cannot_be_a_device_is_refused_with_the_reason)
 	CHECK_EQ(nr_names(), 0);
 }
 
+/* Nothing is ever stored there, whatever the driver says. */
+TEST(a_mounted_disk_is_refused)
+{
+	FILE *f = fopen("/proc/self/mounts", "r");
+	char disk[200], where[200];
+	struct stat st;
+	bool found = false;
+	int ret;
+
+	while (f && !found &&
+	       fscanf(f, "%199s %199s %*[^\n]", disk, where) == 2)
+		found = !strncmp(disk, "/dev/", 5) && !stat(disk, &st) &&
+			S_ISBLK(st.st_mode) && !access(disk, R_OK | W_OK);
+	if (f)
+		fclose(f);
+	if (!found)
+		SKIP("no mounted disk that we may write to");
+	ret = try_open("%s", disk);
+	if (ret == -EPERM)
+		SKIP("disks may not be opened here");
+	CHECK_EQ(ret, -EBUSY);
+	CHECK(strstr(dev.error, "in use or mounted"));
+}
+
 TEST(a_file_system_without_direct_io_will_do)
 {
 	if (access("/dev/shm", W_OK))
@@ -209,11 +235,11 @@ TEST(a_file_system_without_direct_io_will_do)
 
 TEST(open_survives_the_failure_of_any_mapping)
 {
-	for (unsigned int nth = 1; nth <= 4; nth++) {
+	for (unsigned int nth = 1; nth <= 5; nth++) {
 		pg_mem_fail_nth(nth);
 		CHECK_EQ(try_open("size=8M"), -ENOMEM);
 	}
-	pg_mem_fail_nth(5);
+	pg_mem_fail_nth(6);
 	CHECK_EQ(try_open("size=8M"), 0);
 	pg_mem_fail_nth(0);
 	dev_close(&dev);
@@ -233,10 +259,10 @@ TEST(discarded_pages_leave_the_file)
 		dev_discard(&dev, s, 1);
 	CHECK_EQ(dev_usage(&dev).media_bytes, 0);
 	CHECK_EQ(used(), 0);
-	/* Most at once, the rest when there is something to store. */
-	CHECK(media_bytes() <= (WAITING_AT_DISCARD + 64) * PAGE);
+	/* That is, when there is something to store. */
 	CHECK_EQ(store(0, 1), 0);
-	CHECK(media_bytes() <= (WAITING_AT_STORE + 64) * PAGE);
+	CHECK(media_bytes() <= (DIRTY_AT_STORE + 64) * PAGE);
+	check_pages(0, 1);
 	dev_close(&dev);
 }
 
@@ -390,7 +416,7 @@ TEST(a_full_file_system_is_a_full_device)
 		_exit(4);
 	/* What is given back can be had again. */
 	dev_discard(&dev, 0, 128);
-	punch_waiting(inside(), 0);
+	punch_dirty(inside(), 0);
 	_exit(store(n * 16, 16) ? 5 : 0);
 }
 
@@ -415,6 +441,62 @@ static pid_t family_fork(void)
 	if (file_fork(dev.priv, PGMAP_FORK_CHILD) || write(ready[1], &c, 1) < 1)
 		_exit(99);
 	return 0;
+}
+
+/* A block device of 16 MB. Return: false if there is none to be had. */
+static bool loop_open(char *name, size_t len, int *loop)
+{
+	int control = open("/dev/loop-control", O_RDWR), fd, nr;
+
+	make_dir();
+	fd = open(path, O_CREAT | O_RDWR, 0600);
+	CHECK_EQ(ftruncate(fd, 16 << 20), 0);
+	unlink(path);
+	nr = ioctl(control, LOOP_CTL_GET_FREE);
+	snprintf(name, len, "/dev/loop%d", nr);
+	*loop = open(name, O_RDWR);
+	if (control >= 0)
+		close(control);
+	if (nr < 0 || *loop < 0 || ioctl(*loop, LOOP_SET_FD, fd)) {
+		close(fd);
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
+TEST(a_block_device_is_used_by_one_and_as_large_as_it_is)
+{
+	struct dev first;
+	char name[64];
+	int loop, status, n = 0;
+	pid_t child;
+
+	if (!loop_open(name, sizeof(name), &loop))
+		SKIP("may not make a block device");
+	CHECK_EQ(try_open("%s,size=17M", name), -EINVAL);
+	CHECK(strstr(dev.error, "has 16777216 bytes"));
+	CHECK_EQ(try_open("%s", name), 0);
+	first = dev;
+	CHECK_EQ(try_open("%s", name), -EBUSY);
+	dev = first;
+	CHECK_EQ(dev_usage(&dev).limit_bytes, 16 * MB);
+	while (!store((uint64_t)n * MAX, MAX))
+		n++;
+	CHECK_EQ(n, 8);
+	CHECK_EQ(dev_load(&dev, 7 * MAX, MAX, b), 0);
+	dev_discard(&dev, 0, MAX);
+	CHECK_EQ(store(0, MAX), 0);
+	check_pages(0, MAX);
+	child = family_fork();
+	if (!child)
+		_exit(dev_load(&dev, 0, MAX, b) ||
+		      memcmp(a, b, (size_t)MAX * PAGE));
+	CHECK_EQ(waitpid(child, &status, 0), child);
+	CHECK_EQ(status, 0);
+	dev_close(&dev);
+	CHECK_EQ(ioctl(loop, LOOP_CLR_FD), 0);
+	close(loop);
 }
 
 TEST(a_fork_shares_blocks_until_one_side_stores_again)
@@ -563,6 +645,11 @@ TEST(a_child_that_cannot_reopen_the_file_fails_its_io_and_harms_nobody)
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	CHECK_EQ(status, 0);
 	check_pages(0, 64);
+	CHECK_EQ(used(), 64);
+	for (uint32_t i = 0; i < 64; i++)
+		CHECK(pg_load(&inside()->counts[inside()->table[i] - 1],
+			      relaxed) >= 1);
+	dev_discard(&dev, 0, 64);
 	dev_close(&dev);
 }
 

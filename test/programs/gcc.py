@@ -29,7 +29,7 @@ def source(f):
     lines = ["struct rec { int kind, value; char name[24]; };",
              "int g(int, const char *, struct rec *);",
              "static int f0(struct rec *r, int n) { return r->kind + n; }"]
-    for i in range(1, scaled(4500)):
+    for i in range(1, scaled(3300)):
         if i % 10 == 1:
             lines.append("static const int table%d[16] = {%s};" % (
                 i // 10, ", ".join(str(rnd.getrandbits(30))

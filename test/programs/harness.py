@@ -12,7 +12,8 @@ plainly, then under `pgmap run` once for each device, and asks of every run:
 Environment: PGMAP is the command under test, PGMAP_TEST_BIN the folder of the
 programs that are built here. PGMAP_TEST_SCALE (1) scales sizes and budget,
 PGMAP_TEST_DEVICES ("lz4 file") picks devices, PGMAP_TEST_CACHE is where inputs
-are kept between runs, PGMAP_TEST_KEEP=1 leaves the files of a run behind.
+are kept between runs, PGMAP_TEST_KEEP=1 leaves the files of a run behind,
+PGMAP_TEST_TIMEOUT (240) is how many seconds a run may take.
 Results are TAP on standard output.
 """
 import atexit, json, os, random, shutil, signal, subprocess, sys, tempfile
@@ -26,7 +27,7 @@ PGMAP = os.environ.get("PGMAP", "pgmap")
 BIN = os.environ.get("PGMAP_TEST_BIN", ".")
 SOURCE = os.path.dirname(os.path.abspath(__file__))
 RAM = max(16 * MB, int(64 * MB * SCALE))
-TIMEOUT = 240
+TIMEOUT = int(os.environ.get("PGMAP_TEST_TIMEOUT", "240"))
 # What may be resident beyond 105 % of the budget: pages that threads fault in
 # while the evictor is on its way.
 FIXED = 8 * MB

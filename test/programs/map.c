@@ -14,6 +14,9 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -376,6 +379,23 @@ CASE(huge_pages_by_advice)
 	CHECK(!munmap(p + WORK / 2 + PAGE, PAGE));
 	push_out();
 	CHECK(is_filled(p, WORK / 2, 1));
+}
+
+/* Two threads that take neighbours out of one huge page meet in the kernel. */
+CASE(huge_pages_made_again_and_again)
+{
+	char *p = map(10 * MB);
+
+	p = (char *)(((uintptr_t)p + 2 * MB - 1) & ~(2 * MB - 1));
+	for (uint64_t n = 1; n < 25; n++) {
+		fill(p, 8 * MB, n);
+		/* Older kernels, and memory in pieces: small pages, then. */
+		(void)madvise(p, 8 * MB, MADV_COLLAPSE);
+		push_out();
+		CHECK(is_filled(p, 8 * MB, n));
+		(void)madvise(p, 8 * MB, MADV_COLLAPSE);
+		CHECK(is_filled(p, 8 * MB, n));
+	}
 }
 
 CASE(mprotect_read_only_and_back)
