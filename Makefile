@@ -24,7 +24,7 @@ check: setup-check
 	scripts/ci.sh
 
 bench: all
-	$(BUILD)/pgmap bench
+	$(BUILD)/pgmap bench map
 
 mutation:
 	scripts/ci.sh mutation

@@ -268,9 +268,10 @@ static int open_device(const char *device, struct pgmap_device **dev,
 	name[n] = '\0';
 	ops = pg_driver_find(name);
 	if (!ops) {
-		pg_format(error, error_len,
-			  "no device called %s in this build; see `pgmap check`",
-			  name);
+		pg_format(
+			error, error_len,
+			"no device called %s in this build; see `pgmap check`",
+			name);
 		return -ENODEV;
 	}
 	args = (struct pgmap_device_args){
@@ -559,8 +560,7 @@ int pg_host_fork_child(struct pgmap_mm *mm)
 		ret = wait_started(h);
 	if (ret)
 		pg_log(ret < 0 ? PG_LOG_ERROR : PG_LOG_INFO,
-		       "process %d, a child, %s: %s",
-		       (int)pg_sys(getpid),
+		       "process %d, a child, %s: %s", (int)pg_sys(getpid),
 		       ret < 0 ? "cannot have its memory and must end"
 			       : "runs unmanaged",
 		       *error ? error : "device error");

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
@@ -191,8 +192,12 @@ static struct world w;
 /* A fault that is parked comes again: that is what the wake-up does. */
 static inline bool world_fault(void *ctx, uintptr_t va, uint32_t flags)
 {
+	enum pg_fault_result r = pg_fault(&w.mm, va, flags);
+
 	(void)ctx;
-	return pg_fault(&w.mm, va, flags) != PG_FAULT_OOM;
+	if (r == PG_FAULT_PARKED)
+		sched_yield();
+	return r != PG_FAULT_OOM;
 }
 
 static inline int world_before(void *ctx, enum pg_soft_op op, uintptr_t va)
@@ -201,22 +206,30 @@ static inline int world_before(void *ctx, enum pg_soft_op op, uintptr_t va)
 	return w.on_op ? w.on_op(op, va) : 0;
 }
 
-/** world_open() - @nr pages, all managed, a budget and a folio in pages. */
-static inline void world_open(size_t nr, uint64_t budget, size_t folio)
+/** world_open_on() - @nr pages, all managed, a budget and a folio in pages, on
+ * @dev, which is closed with it; NULL: a test device. */
+static inline void world_open_on(struct pgmap_device *dev, size_t nr,
+				 uint64_t budget, size_t folio)
 {
 	struct pg_soft_hooks hooks = {.fault = world_fault,
 				      .before = world_before};
 
 	/* What a test that failed has left. */
 	memset(&w, 0, sizeof(w));
-	memset(&tdev, 0, sizeof(tdev));
+	if (!dev)
+		memset(&tdev, 0, sizeof(tdev));
 	w.nr = nr;
-	w.dev = device_open(nr * 2 + 2048);
+	w.dev = dev ? dev : device_open(nr * 2 + 2048);
 	CHECK_EQ(pg_soft_create(nr, &w.mmu), 0);
 	pg_soft_hook(w.mmu, &hooks);
 	CHECK_EQ(pg_mm_init(&w.mm, w.mmu, w.dev, budget * PAGE, folio * PAGE),
 		 0);
 	CHECK_EQ(pgmap_mm_adopt(&w.mm, PTR(0), nr * PAGE), 0);
+}
+
+static inline void world_open(size_t nr, uint64_t budget, size_t folio)
+{
+	world_open_on(NULL, nr, budget, folio);
 }
 
 /** world_check() - Do all invariants hold? */
@@ -240,6 +253,7 @@ static inline void world_close(void)
 	tdev.on_discard = NULL;
 	world_check();
 	pg_mm_fini(&w.mm);
+	CHECK_EQ(pg_map_refs(w.dev->map), 0);
 	CHECK_EQ(tdev.stored, 0);
 	pg_device_close(w.dev);
 	CHECK(!pgmap_lookup(pfn, NULL));

@@ -174,8 +174,9 @@ static int bench_map(bool json)
 				fprintf(stderr, "\r%s: run %d of %d ",
 					pattern_name[p], i + 1, RUNS);
 			if (!measure((enum pattern)p, &r[i])) {
-				fprintf(stderr,
-					"pgmap: bench map: no memory for a page map of 1 TB; is RLIMIT_AS set?\n");
+				fprintf(stderr, "pgmap: bench map: no memory "
+						"for a page map of 1 TB; is "
+						"RLIMIT_AS set?\n");
 				return 1;
 			}
 		}
@@ -205,8 +206,11 @@ const struct cmd cmd_bench = {
 	.summary = "measure pgmap on this machine",
 	.usage = "pgmap bench map [--json]\n"
 		 "\n"
-		 "map   create and destroy a page map of 1 TB: empty, with every 512th\n"
-		 "      page, and with 1 % of its pages at random handed out and freed;\n"
-		 "      times and bytes of metadata for each page that was used\n",
+		 "map   create and destroy a page map of 1 TB: empty, with "
+		 "every 512th\n"
+		 "      page, and with 1 % of its pages at random handed out "
+		 "and freed;\n"
+		 "      times and bytes of metadata for each page that was "
+		 "used\n",
 	.run = run,
 };

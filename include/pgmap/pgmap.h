@@ -36,7 +36,7 @@ extern "C" {
 
 /* ---- Page maps: who owns which device pages (semantics.md 2, 3, 4) ---- */
 
-struct pgmap;       /* a page map     Linux: struct dev_pagemap */
+struct pgmap;	    /* a page map     Linux: struct dev_pagemap */
 struct pgmap_folio; /* 2^order pages  Linux: struct folio */
 
 /** enum pgmap_type - What the pages of a map are (R1, R2). 0 is invalid on

@@ -54,6 +54,8 @@ static int replace(struct pg_ranges *r, uintptr_t start, uintptr_t end,
 
 	while (j < r->nr && r->range[j].start < end)
 		j++;
+	if (i == j && !mid)
+		return 0;
 	if (i < j && r->range[i].start < start)
 		with[n++] = (struct pg_range){r->range[i].start, start,
 					      r->range[i].tag};
@@ -101,8 +103,8 @@ void pg_ranges_clear(struct pg_ranges *r, uintptr_t start, uintptr_t end)
 		replace(r, start, end, NULL);
 }
 
-bool pg_ranges_gap(const struct pg_ranges *r, uintptr_t *start,
-		   uintptr_t *stop, uintptr_t end)
+bool pg_ranges_gap(const struct pg_ranges *r, uintptr_t *start, uintptr_t *stop,
+		   uintptr_t end)
 {
 	uint32_t i = pg_ranges_find(r, *start);
 

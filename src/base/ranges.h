@@ -37,7 +37,7 @@ void pg_ranges_clear(struct pg_ranges *r, uintptr_t start, uintptr_t end);
 uint32_t pg_ranges_find(const struct pg_ranges *r, uintptr_t addr);
 /** pg_ranges_gap() - The first part of [*@start, @end) that is in no range.
  * Return: false if there is none; else *@start and *@stop are its bounds. */
-bool pg_ranges_gap(const struct pg_ranges *r, uintptr_t *start,
-		   uintptr_t *stop, uintptr_t end);
+bool pg_ranges_gap(const struct pg_ranges *r, uintptr_t *start, uintptr_t *stop,
+		   uintptr_t end);
 
 #endif

@@ -22,7 +22,7 @@ struct pgmap_device {
 	struct pgmap *map;
 	uint64_t first_pfn; /* of slot 0 */
 	uint64_t nr_slots;
-	uint64_t *sums;	   /* by slot; valid while the slot is stored */
+	uint64_t *sums;	     /* by slot; valid while the slot is stored */
 	struct pg_lock lock; /* LOCK_DEVICE: free lists */
 	uint64_t fresh;	     /* slots from here on were never used */
 	uint32_t free[PGMAP_MAX_ORDER + 1]; /* slot + 1 of the first, 0 none */

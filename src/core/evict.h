@@ -34,8 +34,8 @@ void pg_evict_note(struct pgmap_mm *mm, uintptr_t va);
 /**
  * pg_evict() - Move blocks to the device until @nr pages have left.
  *
- * Each block is tried once at most, and a limited number: pinned pages stay. Holds LOCK_MM for
- * reading. Return: pages that left.
+ * Each block is tried once at most, and a limited number: pinned pages stay.
+ * Holds LOCK_MM for reading. Return: pages that left.
  */
 size_t pg_evict(struct pgmap_mm *mm, size_t nr);
 

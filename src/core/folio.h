@@ -20,9 +20,9 @@ struct pgmap_folio {
 	pg_atomic32 count;    /* 0 at rest; acquire up, acq_rel down */
 	pg_atomic32 flags;    /* lock bits, order, map; see folio.c */
 	uint64_t mapping;     /* folio lock; the mm it stands for, 0 free */
-	uint64_t index;       /* folio lock; va >> PAGE_SHIFT of page 0 */
+	uint64_t index;	      /* folio lock; va >> PAGE_SHIFT of page 0 */
 	pg_atomic32 mapcount; /* page-table entries that name a page of it */
-	uint32_t next;        /* the allocator's, while the count is 0 */
+	uint32_t next;	      /* the allocator's, while the count is 0 */
 };
 
 _Static_assert(sizeof(struct pgmap_folio) == 32, "aim: 32 bytes a page");

@@ -31,7 +31,7 @@ struct pgmap_mm {
 	struct pgmap_device *dev; /* set once */
 	unsigned int order;	  /* of a block; set once */
 
-	bool releasing; /* LOCK_MM for writing: loads evict nothing */
+	bool releasing;	    /* LOCK_MM for writing: loads evict nothing */
 	struct pg_vma *vma; /* LOCK_MM; sorted, disjoint, not adjacent */
 	uint32_t nr_vma;    /* LOCK_MM */
 	struct pg_pt pt;

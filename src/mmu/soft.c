@@ -68,8 +68,7 @@ static void soft_unwatch(struct pg_mmu *m, uintptr_t va, size_t nr)
 }
 
 /* One page of a range operation; holds the lock. */
-typedef int (*page_op)(struct soft *s, struct page *p, uintptr_t va,
-		       char *buf);
+typedef int (*page_op)(struct soft *s, struct page *p, uintptr_t va, char *buf);
 
 static int take_page(struct soft *s, struct page *p, uintptr_t va, char *buf)
 {
@@ -261,8 +260,8 @@ static int touch(struct pg_mmu *m, uintptr_t va, uint8_t *value, bool write)
 			absent = false;
 		}
 		if (!absent && !poisoned) {
-			uint8_t *at = (uint8_t *)data_of(s, va) +
-				      va % PG_PAGE_SIZE;
+			uint8_t *at =
+				(uint8_t *)data_of(s, va) + va % PG_PAGE_SIZE;
 
 			if (write)
 				*at = *value;

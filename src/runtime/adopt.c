@@ -95,8 +95,7 @@ static int each_region(void (*fn)(const struct region *, void *), void *arg)
 		if (n <= 0)
 			break;
 		have += (size_t)n;
-		while ((nl = memchr(line, '\n',
-				    have - (size_t)(line - buf)))) {
+		while ((nl = memchr(line, '\n', have - (size_t)(line - buf)))) {
 			struct region r;
 
 			parse_line(line, nl, &r);
@@ -165,8 +164,8 @@ static bool next_free(uintptr_t *start, uintptr_t *stop, uintptr_t end)
 static int release_job(struct pgmap_mm *mm, void *arg)
 {
 	const struct pg_range *a = arg;
-	int ret = pg_mm_release(mm, a->start,
-				(a->end - a->start) / PG_PAGE_SIZE);
+	int ret =
+		pg_mm_release(mm, a->start, (a->end - a->start) / PG_PAGE_SIZE);
 
 	pg_apart_add_(a->start, a->end, a->tag);
 	return ret;
@@ -447,7 +446,8 @@ static void end_with_program(void)
 	if (!p || p[1] != ' ' || p[2] != 'Z')
 		return;
 	for (int field = 2; field < 52 && *p; field++) {
-		p = strchrnul(p, ' ');
+		while (*p && *p != ' ')
+			p++;
 		p += *p == ' ';
 		if (field + 1 == 20)
 			for (const char *d = p; *d >= '0' && *d <= '9'; d++)

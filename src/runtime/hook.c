@@ -102,7 +102,7 @@ static void hook_mmap(struct pg_call *c)
 		if (!pg_sys_failed(c->ret)) {
 			if (fixed)
 				pg_ranges_unmapped((uintptr_t)c->ret,
-					     (uintptr_t)c->ret + len);
+						   (uintptr_t)c->ret + len);
 			keep_apart(flags, (uintptr_t)c->ret,
 				   (uintptr_t)c->ret + len);
 		}

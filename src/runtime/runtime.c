@@ -139,6 +139,5 @@ void pg_runtime_start(char **environ_)
 	pg_adopt_init();
 	why = install_layer();
 	if (why)
-		pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid,
-				     why);
+		pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid, why);
 }

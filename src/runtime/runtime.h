@@ -36,13 +36,13 @@ struct pg_runtime {
 	/* Stage: NULL before started. Set by the thread that starts, under
 	 * lock; release, acquire. */
 	_Atomic(struct pgmap_mm *) mm;
-	pg_atomic32 armed; /* release by K, acquire by hooks */
-	pg_atomic32 off;   /* gave up: manage nothing more; relaxed */
+	pg_atomic32 armed;  /* release by K, acquire by hooks */
+	pg_atomic32 off;    /* gave up: manage nothing more; relaxed */
 	pg_atomic64 mapped; /* private anonymous bytes mapped so far; relaxed */
 	pg_atomic32 spliced; /* pages may sit in a pipe or socket; release */
 
-	struct pg_lock lock;	/* LOCK_FORK: starting, brk */
-	uintptr_t brk;		/* lock; end of the heap, 0 not known */
+	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
+	uintptr_t brk;		    /* lock; end of the heap, 0 not known */
 	struct pg_lock ranges_lock; /* LOCK_LEAF: the next three */
 	/* Never managed; tag: offset in struct pgmap_left_alone. */
 	struct pg_ranges apart;
@@ -85,7 +85,8 @@ void pg_apart_add_(uintptr_t start, uintptr_t end, size_t reason);
 /** pg_ranges_unmapped() - [@start, @end) is unmapped, or mapped anew: nothing
  * that was said of it holds. */
 void pg_ranges_unmapped(uintptr_t start, uintptr_t end);
-/** pg_nofork_set() - What MADV_DONTFORK, DOFORK, WIPEONFORK, KEEPONFORK said. */
+/** pg_nofork_set() - What MADV_DONTFORK, DOFORK, WIPEONFORK, KEEPONFORK said.
+ */
 void pg_nofork_set(uintptr_t start, uintptr_t end, int advice);
 /** pg_nofork_child() - In a fork child: forget what is not there. Holds
  * LOCK_MM for writing. */

@@ -278,7 +278,8 @@ static void fill_stub(struct stub *stub, const struct stub *at, uintptr_t text,
 
 	memcpy(stub, pg_syscall_stub, sizeof(*stub));
 	if (s->kind == PG_SITE_HEAD) {
-		memcpy(stub->code - s->len, s->bytes, s->len);
+		memcpy((uint8_t *)stub + offsetof(struct stub, code) - s->len,
+		       s->bytes, s->len);
 		put_jump(stub->native, (uintptr_t)at->native, call);
 	} else {
 		memcpy(stub->native, s->bytes, 2);

@@ -6,4 +6,4 @@ import os
 from harness import SOURCE, compare, scaled, system_python
 
 compare([system_python(), "-I", os.path.join(SOURCE, "python_job.py"),
-         str(scaled(520000))])
+         str(scaled(470000))])

@@ -16,7 +16,7 @@ print(len(table), len(log))
 
 x = 12345
 found = 0
-for _ in range(20000):
+for _ in range(5000):
     x = (x * 6364136223846793005 + 1442695040888963407) % (1 << 64)
     row = table["key-%08d" % ((x >> 33) % count)]
     found += row[0] + row[2]["tags"][1]
