@@ -6,6 +6,7 @@
 #include "open.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <sched.h>
 #include <string.h>
@@ -24,6 +25,8 @@
 
 #define EVENTS 16
 #define TICK_NS 10000000u
+/* Ticks between two tries of K to evict when nothing can leave. */
+#define MOST_REST 63u
 /* How often F looks which CPU its faults come from. */
 #define FOLLOW_EVERY 32u
 /* Slots asked of a device: this many times the RAM of the machine. */
@@ -55,6 +58,7 @@ struct host {
 	pg_atomic32 kick;   /* bumped to wake K; futex */
 	pg_atomic32 wake;   /* 1: wake all parked faults; seq_cst */
 	pg_atomic32 paused; /* 1: K is at rest until it is 0; futex */
+	long euid;	    /* F's; set once */
 	unsigned int cpu;   /* F's; F only */
 	unsigned int nr_faults;
 };
@@ -211,6 +215,8 @@ static void evict_body(void *arg)
 {
 	struct host *h = arg;
 	uint64_t last = 0, wait = TICK_NS;
+	unsigned int rest = 0; /* ticks to wait when nothing can leave */
+	unsigned int resting = 0;
 
 	pg_sys(prctl, PR_SET_NAME, "pgmap-evict");
 	while (pg_load(&h->state, acquire) != STOPPING) {
@@ -220,10 +226,16 @@ static void evict_body(void *arg)
 
 		serve_request(h);
 		wake_all(h);
-		moved = pg_evict_ahead(&h->mm);
+		moved = resting ? 0 : pg_evict_ahead(&h->mm);
+		if (moved ||
+		    pg_mm_used(&h->mm) <= pg_load(&h->mm.budget, relaxed))
+			rest = resting = 0;
+		else if (!resting && !pg_write_held(&h->mm.lock))
+			resting = rest = rest < MOST_REST ? 2 * rest + 1 : rest;
 		now = pg_now_ns();
 		if (now - last >= wait) {
 			last = now;
+			resting -= resting != 0;
 			if (h->hooks.tick)
 				wait = h->hooks.tick(h->hooks.ctx, &h->mm);
 			pg_mm_gauges(&h->mm);
@@ -320,6 +332,7 @@ static void run(struct host *h, int ret)
 {
 	if (!ret) {
 		h->cpu = UINT32_MAX;
+		h->euid = pg_sys(geteuid);
 		if (h->hooks.started)
 			h->hooks.started(h->hooks.ctx, h->mmu);
 		ret = pg_thread_start(&h->evict, evict_body, h, false);
@@ -490,14 +503,30 @@ static int abort_fork(struct pgmap_mm *mm, void *arg)
 	return pg_device_fork(host_of(mm)->dev, PGMAP_FORK_ABORT);
 }
 
+/*
+ * A child opens our descriptors again by way of /proc, with the rights of the
+ * thread that forks, which may have become less than ours. Without them what
+ * is away must come back first.
+ */
+static bool can_reopen(const struct host *h)
+{
+	long euid = pg_sys(geteuid);
+
+	if (!(h->dev->ops.flags & PGMAP_DEV_DESCRIPTORS) || euid == 0)
+		return true;
+	return euid == h->euid && pg_sys(prctl, PR_GET_DUMPABLE) == 1;
+}
+
 int pg_host_fork_prepare(struct pgmap_mm *mm)
 {
 	struct host *h = host_of(mm);
+	bool reopen = can_reopen(h);
 
 	/* With LOCK_MM held, F parks what comes and K has nothing to evict. */
 	pgmap_mm_change_begin(mm);
 	ask_lock(h);
-	if (!ask(h, pause_for_fork, NULL))
+	if ((reopen || !ask(h, release_all, NULL)) &&
+	    !ask(h, pause_for_fork, NULL))
 		return 0;
 	pg_unlock(&h->ask, LOCK_FORK);
 	pgmap_mm_change_end(mm);

@@ -166,9 +166,9 @@ static inline struct pgmap_device *device_open(uint64_t nr_slots)
 					 .error_len = sizeof(error)};
 	struct pgmap_device *dev = NULL;
 
-	CHECK_EQ(pg_device_open(&tdev_ops, &args, pg_fault_migrate_to_ram,
-				&dev),
-		 0);
+	CHECK_EQ(
+		pg_device_open(&tdev_ops, &args, pg_fault_migrate_to_ram, &dev),
+		0);
 	return dev;
 }
 
@@ -297,8 +297,7 @@ static inline size_t migrate(size_t i, size_t nr, bool to_device)
 {
 	size_t moved = 77;
 
-	CHECK_EQ(pgmap_migrate(&w.mm, PTR(i), nr * PAGE, to_device, &moved),
-		 0);
+	CHECK_EQ(pgmap_migrate(&w.mm, PTR(i), nr * PAGE, to_device, &moved), 0);
 	return moved / PAGE;
 }
 

@@ -41,7 +41,8 @@ static void splice(struct pg_ranges *r, uint32_t i, uint32_t del,
 {
 	memmove(&r->range[i + n], &r->range[i + del],
 		(r->nr - i - del) * sizeof(*r->range));
-	memcpy(&r->range[i], with, n * sizeof(*with));
+	if (n)
+		memcpy(&r->range[i], with, n * sizeof(*with));
 	r->nr = r->nr - del + n;
 }
 

@@ -15,6 +15,8 @@
 #define MOST_BLOCKS ((size_t)64)
 /* Rounds of eviction for one buffer before the budget is exceeded. */
 #define TRIES 64
+/* Faults that go above the budget before one of them tries to evict again. */
+#define HOPELESS_FAULTS 64u
 
 int pg_queue_init(struct pg_queue *q, size_t size)
 {
@@ -131,7 +133,26 @@ size_t pg_evict_ahead(struct pgmap_mm *mm)
 	if (!pg_read_trylock(&mm->lock, LOCK_MM))
 		return 0;
 	moved = pg_evict(mm, pg_block_pages(mm));
+	if (moved)
+		pg_store(&mm->hopeless, 0, relaxed);
 	pg_read_unlock(&mm->lock, LOCK_MM);
+	return moved;
+}
+
+/* When nothing could leave, faults do not try again for a while; the evicting
+ * thread does. */
+static size_t evict_unless_hopeless(struct pgmap_mm *mm, size_t nr)
+{
+	uint32_t left = pg_load(&mm->hopeless, relaxed);
+	size_t moved;
+
+	if (left) {
+		pg_store(&mm->hopeless, left - 1, relaxed);
+		return 0;
+	}
+	moved = pg_evict(mm, nr);
+	if (!moved)
+		pg_store(&mm->hopeless, HOPELESS_FAULTS, relaxed);
 	return moved;
 }
 
@@ -146,7 +167,8 @@ struct pg_buf *pg_evict_buffer(struct pgmap_mm *mm, uint32_t nr)
 		b = pg_pool_get_full(pool);
 		missing = b ? pg_buf_missing(b, nr) : nr;
 		if (!missing ||
-		    pg_mm_used(mm) + missing <= pg_load(&mm->budget, relaxed))
+		    pg_mm_used(mm) + missing <= pg_load(&mm->budget, relaxed) ||
+		    pg_mutant("budget_is_not_looked_at"))
 			break;
 		if (i == TRIES && pg_mutant("budget_stops_loads"))
 			return NULL;
@@ -155,7 +177,7 @@ struct pg_buf *pg_evict_buffer(struct pgmap_mm *mm, uint32_t nr)
 		if (b)
 			pg_pool_put_empty(pool, b);
 		b = NULL;
-		if (!pg_evict(mm, missing))
+		if (!evict_unless_hopeless(mm, missing))
 			i = TRIES - 1; /* nothing can leave: go above it */
 	}
 	if (!b)

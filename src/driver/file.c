@@ -1066,7 +1066,7 @@ static int fork_child(struct file_dev *d)
 	ret = come_to_life(d);
 	if (ret) {
 		d->lost = true;
-		pg_log(PG_LOG_ERROR,
+		pg_log(PG_LOG_INFO,
 		       "file: a forked process cannot reopen the file of its "
 		       "parent (error %d); is /proc mounted?",
 		       -ret);

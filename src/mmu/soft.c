@@ -184,7 +184,8 @@ static int soft_pool_fill(struct pg_mmu *m, void *buf, size_t nr)
 static void soft_pool_drop(struct pg_mmu *m, void *buf, size_t nr)
 {
 	(void)m;
-	pg_mem_drop(buf, nr * PG_PAGE_SIZE);
+	/* Nobody may rely on what a page holds when it is filled again. */
+	memset(buf, 0xdb, nr * PG_PAGE_SIZE);
 }
 
 static uint64_t soft_now_ns(struct pg_mmu *m)

@@ -82,7 +82,7 @@ struct uffd {
 	int fd;	     /* the program's ranges */
 	int pool_fd; /* the pool, if there is MOVE */
 	int pagemap;
-	int mem;     /* /proc/self/mem, if there is no MOVE */
+	int mem;     /* /proc/self/mem; -1 with MOVE if it cannot be had */
 	char *zeros; /* BATCH pages that are never written */
 	pg_atomic64 copied;
 	pg_atomic32 nobody; /* a futex that nobody waits for */
@@ -319,11 +319,10 @@ static int open_fds(struct uffd *u, char *error, size_t error_len)
 			explain(ret, error, error_len);
 			goto err_close;
 		}
-	} else {
-		u->mem = ret = open_proc("/proc/self/mem", error, error_len);
-		if (ret < 0)
-			goto err_close;
 	}
+	u->mem = ret = open_proc("/proc/self/mem", error, error_len);
+	if (ret < 0 && !u->features.move)
+		goto err_close;
 	u->pagemap = ret = open_proc("/proc/self/pagemap", error, error_len);
 	if (ret < 0)
 		goto err_close;
@@ -852,7 +851,7 @@ static int uffd_take(struct pg_mmu *m, uintptr_t va, void *buf, size_t nr,
 	if (!u->features.move)
 		return take_by_copy(u, va, buf, nr, done);
 	ret = take_by_move(u, va, buf, nr, done);
-	if (ret != -EINVAL || !u->features.wp)
+	if (ret != -EINVAL || !u->features.wp || u->mem < 0)
 		return ret;
 	/* Memory that cannot be both read and written does not move. A device
 	 * does not write to it either, so a copy loses nothing. */

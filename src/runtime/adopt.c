@@ -279,7 +279,7 @@ void pg_adopt_mapped(size_t len)
 			pg_control_unmanaged(pg_rt.control, pg_rt.proc,
 					     pg_rt.pid, error);
 		} else {
-			if (pg_load(&pg_rt.spliced, acquire))
+			if (pg_load(&pg_rt.zerocopy, acquire))
 				pg_pool_no_recycle(&mm->pool);
 			pg_store(&pg_rt.mm, mm, release);
 		}
@@ -347,7 +347,7 @@ static void count_left(struct pgmap_mm *mm, uint64_t small)
 	}
 	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
 	left.small = small;
-	left.pinned = pg_load(&mm->stuck, relaxed) * PG_PAGE_SIZE;
+	left.pinned += pg_load(&mm->stuck, relaxed) * PG_PAGE_SIZE;
 	pg_rt.left = left;
 }
 

@@ -9,10 +9,12 @@
  * the lock, for their faults would wait for it.
  */
 #include <errno.h>
+#include <limits.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "core/mm.h"
 #include "mmu/uffd.h"
@@ -354,13 +356,34 @@ static void hook_foreign(struct pg_call *c)
 				 offsetof(struct pgmap_left_alone, foreign));
 }
 
-static void hook_spliced(void)
+/* Zero-copy sends: a page may leave, but not be used again (N61). */
+static void hook_zerocopy(void)
 {
 	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
 
-	pg_store(&pg_rt.spliced, 1, release);
+	pg_store(&pg_rt.zerocopy, 1, release);
 	if (mm)
 		pg_pool_no_recycle(&mm->pool);
+}
+
+/* A pipe gets the pages themselves and sees what is written to them later, so
+ * they must stay what they are; nobody says until when (N61). */
+static void hook_vmsplice(const struct pg_call *c)
+{
+	struct iovec got, part;
+
+	for (long i = 0; i < c->arg[2] && i < IOV_MAX; i++) {
+		struct iovec to = {&part, sizeof(part)};
+
+		got = (struct iovec){(struct iovec *)c->arg[1] + i,
+				     sizeof(part)};
+		if (pg_sys(process_vm_readv, pg_sys(getpid), &to, 1, &got, 1,
+			   0) != sizeof(part))
+			return; /* the kernel will say EFAULT */
+		pg_apart_release((uintptr_t)part.iov_base,
+				 (uintptr_t)part.iov_base + part.iov_len,
+				 offsetof(struct pgmap_left_alone, pinned));
+	}
 }
 
 /* What the kernel would refuse is not ours to look at. */
@@ -446,8 +469,11 @@ int pg_hook(struct pg_call *c)
 		answer = PG_CALL_NATIVE;
 		break;
 	case SYS_vmsplice:
+		hook_vmsplice(c);
+		answer = PG_CALL_NATIVE;
+		break;
 	case SYS_setsockopt:
-		hook_spliced();
+		hook_zerocopy();
 		answer = PG_CALL_NATIVE;
 		break;
 	default:

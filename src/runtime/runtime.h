@@ -39,7 +39,7 @@ struct pg_runtime {
 	pg_atomic32 armed;  /* release by K, acquire by hooks */
 	pg_atomic32 off;    /* gave up: manage nothing more; relaxed */
 	pg_atomic64 mapped; /* private anonymous bytes mapped so far; relaxed */
-	pg_atomic32 spliced; /* pages may sit in a pipe or socket; release */
+	pg_atomic32 zerocopy; /* pages may sit in a socket; release */
 
 	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
 	uintptr_t brk;		    /* lock; end of the heap, 0 not known */

@@ -12,6 +12,12 @@
 #define NR 2048u
 #define BYTES 3u /* that are used of a page, far apart */
 
+#ifdef __SANITIZE_THREAD__
+#define STEPS 10000
+#else
+#define STEPS 40000
+#endif
+
 static uint64_t seed;
 
 static size_t rnd(size_t n)
@@ -357,7 +363,7 @@ static void random_steps(const char *name, unsigned int order, size_t steps)
 TEST(memory_holds_what_was_written_to_it)
 {
 	const char *s = getenv("PGMAP_STEPS");
-	size_t steps = s ? strtoull(s, NULL, 0) : 60000;
+	size_t steps = s ? strtoull(s, NULL, 0) : STEPS;
 	static const char *const name[] = {"mirror", "lz4"};
 
 	seed = test_seed();

@@ -111,7 +111,7 @@ CASE(descriptors_are_the_same_as_ever)
 
 CASE(few_descriptors_allowed)
 {
-	struct rlimit limit = {8, 8};
+	struct rlimit limit = {16, 16};
 	pid_t pid;
 	char *p;
 

@@ -45,8 +45,7 @@ TEST(an_entry_that_cannot_be)
 	e = entry(3);
 	set(3, pg_pte_make(PG_PTE_DEVICE, 1));
 	CHECK(noticed("R51"));
-	set(3, pg_pte_make(PG_PTE_DEVICE,
-			   w.dev->first_pfn + w.dev->nr_slots));
+	set(3, pg_pte_make(PG_PTE_DEVICE, w.dev->first_pfn + w.dev->nr_slots));
 	CHECK(noticed("R51"));
 	set(3, pg_pte_make(PG_PTE_MIGRATING, 5));
 	CHECK(noticed("R84"));
@@ -130,8 +129,8 @@ TEST(slots_that_are_lost_or_free_twice)
 	while (!w.dev->free[o])
 		o++;
 	at = w.dev->free[o];
-	w.dev->free[o] = pg_map_folio(w.dev->map,
-				      w.dev->first_pfn + at - 1)->next;
+	w.dev->free[o] =
+		pg_map_folio(w.dev->map, w.dev->first_pfn + at - 1)->next;
 	CHECK(noticed("R45"));
 	w.dev->free[o] = at;
 	w.dev->free[0] = 1; /* the folio that is in use */

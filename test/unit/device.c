@@ -265,10 +265,10 @@ static void *alloc_thread(void *arg)
 				pgmap_folio_put(*f);
 			pgmap_folio_put(*f);
 			*f = NULL;
-		} else if (!pg_device_alloc(storm,
-					    (unsigned int)(test_random(&seed) %
-							   10),
-					    f)) {
+		} else if (!pg_device_alloc(
+				   storm,
+				   (unsigned int)(test_random(&seed) % 10),
+				   f)) {
 			pgmap_folio_unlock(*f);
 		}
 	}
@@ -305,8 +305,9 @@ TEST(N5_R30_a_page_on_a_free_list_never_has_a_count)
 	storm = device_open(2048);
 	stop = false;
 	for (int i = 0; i < 2; i++)
-		CHECK_EQ(pthread_create(&t[i], NULL, alloc_thread,
-					(void *)(uintptr_t)(seed + 2u * (unsigned)i)),
+		CHECK_EQ(pthread_create(
+				 &t[i], NULL, alloc_thread,
+				 (void *)(uintptr_t)(seed + 2u * (unsigned)i)),
 			 0);
 	for (int i = 0; i < 3000; i++) {
 		seen += look_at_free_lists();
@@ -339,8 +340,7 @@ TEST(pages_come_back_as_they_were_and_any_other_byte_is_an_error)
 	CHECK_EQ(io[1].status, 0);
 	CHECK_EQ(pg_device_load(dev, pfn, 8, back), 0);
 	assert_memory_equal(back, buf + 8 * PAGE, 8 * PAGE);
-	CHECK_EQ(pg_device_load(dev, pgmap_folio_pfn(io[1].folio) + 1, 3,
-				back),
+	CHECK_EQ(pg_device_load(dev, pgmap_folio_pfn(io[1].folio) + 1, 3, back),
 		 0);
 	assert_memory_equal(back, buf + 5 * PAGE, 3 * PAGE);
 

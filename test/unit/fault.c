@@ -400,9 +400,9 @@ TEST(N10_R88_R93_a_slot_that_was_freed_meanwhile_is_not_taken)
 	stop = false;
 	done = 0;
 	for (int i = 0; i < 3; i++)
-		CHECK_EQ(pthread_create(&t[i], NULL, touch_thread,
-					(void *)(uintptr_t)(seed +
-							    (unsigned)i * 2)),
+		CHECK_EQ(pthread_create(
+				 &t[i], NULL, touch_thread,
+				 (void *)(uintptr_t)(seed + (unsigned)i * 2)),
 			 0);
 	for (int i = 0; i < 20000; i++) {
 		MUST(!pgmap_migrate(&w.mm, PTR(0), 8 * PAGE, true, NULL));

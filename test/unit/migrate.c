@@ -69,8 +69,8 @@ static int note_order(const struct pgmap_io *io)
 
 TEST(R61_a_run_becomes_folios_as_large_as_its_alignment_allows)
 {
-	static const unsigned int want[] = {1, 2, 4, 8, 16, 32, 64,
-					    128, 4, 2, 1};
+	static const unsigned int want[] = {1,	2,   4, 8, 16, 32,
+					    64, 128, 4, 2, 1};
 
 	world_open(512, 1024, 512);
 	tdev.on_store = note_order;
@@ -202,6 +202,7 @@ TEST(N55_R57_a_used_slot_gives_nothing_of_its_last_life_away)
 	/* The secret goes through a buffer, and to a slot; both get free. */
 	migrate(0, 16, true);
 	drop(0, 16);
+	empty_pool();
 	CHECK_EQ(migrate(16, 16, true), 16);
 	for (size_t i = 16; i < 32; i++)
 		for (size_t k = 0; k < PAGE; k += 64)
@@ -209,6 +210,25 @@ TEST(N55_R57_a_used_slot_gives_nothing_of_its_last_life_away)
 	/* A fault on a hole uses the buffers, too. */
 	for (size_t k = 0; k < PAGE; k += 64)
 		CHECK_EQ(get_byte(40, k), 0);
+	world_close();
+}
+
+TEST(N60_no_page_is_taken_for_clean)
+{
+	world_open(64, 1024, 16);
+	fill(0, 16);
+	for (uint8_t round = 0; round < 4; round++) {
+		/* All of it, then one page of a folio that stays away. */
+		migrate(0, 16, true);
+		if (round % 2)
+			migrate(0, 16, false);
+		put_byte(3, 100, round);
+		put_byte(4, 100, (uint8_t)(round + 1));
+		migrate(0, 16, true);
+		CHECK_EQ(get_byte(3, 100), round);
+		CHECK_EQ(get_byte(4, 100), round + 1);
+		check_filled(0, 16);
+	}
 	world_close();
 }
 

@@ -52,8 +52,8 @@ static void empty_world(size_t nr)
 
 TEST(init_refuses_a_folio_that_is_no_folio)
 {
-	static const uint64_t sizes[] = {0,	   1,	     4095,     4097,
-					 3 * 4096, 2097153, 4u << 20, 1ull << 63};
+	static const uint64_t sizes[] = {
+		0, 1, 4095, 4097, 3 * 4096, 2097153, 4u << 20, 1ull << 63};
 	static struct pgmap_mm mm;
 
 	empty_world(16);

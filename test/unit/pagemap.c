@@ -93,9 +93,8 @@ TEST(R1_zero_and_unknown_types_are_invalid)
 
 TEST(R2_a_type_that_does_not_exist_yet_is_refused)
 {
-	static const enum pgmap_type types[] = {PGMAP_COHERENT, PGMAP_FS_DAX,
-						PGMAP_GENERIC,
-						PGMAP_PCI_P2PDMA};
+	static const enum pgmap_type types[] = {
+		PGMAP_COHERENT, PGMAP_FS_DAX, PGMAP_GENERIC, PGMAP_PCI_P2PDMA};
 
 	for (size_t i = 0; i < 4; i++) {
 		struct pgmap_desc d = desc_of(FAR, SUB);
@@ -239,13 +238,15 @@ TEST(R7_a_failed_create_leaves_nothing_behind)
 	CHECK(!map);
 	CHECK(!is_known(FAR));
 	CHECK(!is_known(FAR + 4 * SUB));
-	CHECK_EQ(pgmap_destroy(other), 0);
+	/* The same place again, and as if it had never been used. */
+	d.range[2].pfn = FAR + 12 * SUB;
 	CHECK_EQ(pgmap_create(&d, &map), 0);
+	CHECK_EQ(pgmap_destroy(other), 0);
 	for (uint64_t i = 0; i < 3; i++) {
 		struct pgmap_range r;
 
 		CHECK_EQ(pgmap_range_get(map, (uint32_t)i, &r), 0);
-		CHECK_EQ(r.pfn, FAR + 4 * SUB * i);
+		CHECK_EQ(r.pfn, d.range[i].pfn);
 		CHECK_EQ(r.nr, SUB);
 		CHECK(is_known(r.pfn));
 	}
@@ -302,8 +303,8 @@ TEST(there_is_room_for_many_maps_and_no_more)
 
 TEST(R8_a_lookup_uses_its_hint_up)
 {
-	struct pgmap *a = map_new(FAR, 2 * SUB), *b = map_new(FAR + 2 * SUB,
-							      SUB);
+	struct pgmap *a = map_new(FAR, 2 * SUB),
+		     *b = map_new(FAR + 2 * SUB, SUB);
 	struct pgmap *m = pgmap_lookup(FAR, NULL);
 
 	CHECK(m == a);
@@ -636,16 +637,11 @@ TEST(R60_a_page_is_handed_out_once_and_refusals_change_nothing)
 		unsigned int order;
 		int ret;
 	} t[] = {
-		{FAR + 8, 0, -EBUSY},
-		{FAR + 8, 2, -EBUSY},
-		{FAR + 9, 1, -EINVAL},
-		{FAR + 4, 3, -EINVAL},
-		{FAR + 0, 10, -EINVAL},
-		{FAR + 0, 31, -EINVAL},
-		{FAR - 1, 0, -EINVAL},
-		{FAR + SUB, 0, -EINVAL},
-		{FAR + SUB, 9, -EINVAL},
-		{0, 0, -EINVAL},
+		{FAR + 8, 0, -EBUSY},	 {FAR + 8, 2, -EBUSY},
+		{FAR + 9, 1, -EINVAL},	 {FAR + 4, 3, -EINVAL},
+		{FAR + 0, 10, -EINVAL},	 {FAR + 0, 31, -EINVAL},
+		{FAR - 1, 0, -EINVAL},	 {FAR + SUB, 0, -EINVAL},
+		{FAR + SUB, 9, -EINVAL}, {0, 0, -EINVAL},
 	};
 	struct pgmap *map = map_new(FAR, SUB);
 	struct pgmap_folio *folio, *no = NULL;

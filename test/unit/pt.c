@@ -29,8 +29,12 @@ TEST(what_was_never_set_is_a_hole)
 
 TEST(entries_are_where_they_were_put)
 {
-	uintptr_t va[] = {0,		   PAGE,	5 * GB - PAGE,
-			  5 * GB,	   5 * GB + PAGE, 6 * GB - PAGE,
+	uintptr_t va[] = {0,
+			  PAGE,
+			  5 * GB - PAGE,
+			  5 * GB,
+			  5 * GB + PAGE,
+			  6 * GB - PAGE,
 			  ((uintptr_t)1 << 47) - PAGE};
 
 	CHECK_EQ(pg_pt_init(&pt), 0);
@@ -67,7 +71,9 @@ TEST(populate_survives_the_lack_of_memory)
 	for (unsigned int n = 1; n <= 3; n++) {
 		pg_mem_fail_nth(n);
 		CHECK_EQ(pg_pt_populate(&pt, 0, 3 * GB / PAGE),
-			 n == 1 ? -ENOMEM : n == 2 ? -ENOMEM : 0);
+			 n == 1	  ? -ENOMEM
+			 : n == 2 ? -ENOMEM
+				  : 0);
 	}
 	pg_mem_fail_nth(0);
 	CHECK_EQ(pg_pte_read(&pt, 3 * GB - PAGE), PG_PTE_HOLE);

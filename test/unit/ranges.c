@@ -99,8 +99,7 @@ static void check_same(const struct pg_ranges *r)
 	}
 }
 
-static void check_gap(const struct pg_ranges *r, uintptr_t start,
-		      uintptr_t end)
+static void check_gap(const struct pg_ranges *r, uintptr_t start, uintptr_t end)
 {
 	uintptr_t at = start, stop = 0, want = start, want_stop;
 	bool any = pg_ranges_gap(r, &at, &stop, end);
@@ -140,9 +139,9 @@ TEST(random_changes_against_an_array)
 		if (i % 8 == 0)
 			check_same(&r);
 		start = test_random(&seed) % SIZE;
-		check_gap(&r, start, start + test_random(&seed) % 50 < SIZE
-					     ? start
-					     : SIZE);
+		check_gap(&r, start,
+			  start + test_random(&seed) % 50 < SIZE ? start
+								 : SIZE);
 		check_gap(&r, start, SIZE);
 	}
 	pg_ranges_fini(&r);

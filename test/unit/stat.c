@@ -98,8 +98,8 @@ TEST(a_latency_lies_in_its_bucket)
 		CHECK(pgmap_hist_value(b) <= ns);
 		CHECK(ns < pgmap_hist_value(b + 1));
 		/* A bucket is a quarter of a power of two at most. */
-		CHECK(ns < 4 ||
-		      pgmap_hist_value(b + 1) - pgmap_hist_value(b) <= ns / 4 + 1);
+		CHECK(ns < 4 || pgmap_hist_value(b + 1) - pgmap_hist_value(b) <=
+					ns / 4 + 1);
 	}
 	CHECK_EQ(pgmap_hist_bucket(UINT64_MAX), PGMAP_HIST_BUCKETS - 1);
 	for (unsigned int b = 0; b < PGMAP_HIST_BUCKETS; b++)
