@@ -25,6 +25,8 @@
 
 #define EVENTS 16
 #define TICK_NS 10000000u
+/* Until K tries again to wake parked faults. */
+#define WAKE_NS 50000u
 /* Ticks between two tries of K to evict when nothing can leave. */
 #define MOST_REST 63u
 /* How often F looks which CPU its faults come from. */
@@ -241,7 +243,10 @@ static void evict_body(void *arg)
 			pg_mm_gauges(&h->mm);
 		}
 		if (!moved)
-			pg_wait(&h->kick, seen, wait);
+			/* Parked faults must not wait for a whole tick because
+			 * another writer was there when we looked. */
+			pg_wait(&h->kick, seen,
+				pg_load(&h->wake, relaxed) ? WAKE_NS : wait);
 	}
 }
 
@@ -578,6 +583,9 @@ int pg_host_fork_child(struct pgmap_mm *mm)
 	pg_thread_forget(&h->evict);
 	memset(&h->fault, 0, sizeof(h->fault));
 	memset(&h->evict, 0, sizeof(h->evict));
+	/* Threads that waited for the lock, or slept on it, are not here. */
+	pg_store(&mm->lock.writers, 1, relaxed);
+	pg_store(&mm->lock.waiters, 0, relaxed);
 	pg_store(&h->paused, 0, relaxed);
 	pg_store(&h->asked, 0, relaxed);
 	pg_store(&h->wake, 0, relaxed);

@@ -28,12 +28,28 @@ static void push(struct pgmap_device *dev, uint64_t slot, unsigned int order)
 	dev->free[order] = (uint32_t)slot + 1;
 }
 
+/* Holds LOCK_DEVICE. What is left behind the last whole chunk becomes free
+ * runs, as large as they can be. */
+static void use_rest(struct pgmap_device *dev)
+{
+	unsigned int o = PGMAP_MAX_ORDER;
+
+	while (dev->fresh < dev->nr_slots) {
+		while (dev->fresh + ((uint64_t)1 << o) > dev->nr_slots)
+			o--;
+		push(dev, dev->fresh, o);
+		dev->fresh += (uint64_t)1 << o;
+	}
+}
+
 /* Holds LOCK_DEVICE. Free slots of at least @order; what is too much of them
  * goes back as smaller runs. */
 static bool pop(struct pgmap_device *dev, unsigned int order, uint64_t *slot)
 {
 	unsigned int o = order;
 
+	if (dev->fresh + CHUNK > dev->nr_slots)
+		use_rest(dev);
 	while (o <= PGMAP_MAX_ORDER && !dev->free[o])
 		o++;
 	if (o <= PGMAP_MAX_ORDER) {
@@ -155,8 +171,10 @@ int pg_device_open(const struct pgmap_device_ops *ops,
 		return -EINVAL;
 	}
 	dev = pg_mem_map(sizeof(*dev));
-	if (!dev)
+	if (!dev) {
+		pg_format(args->error, args->error_len, "no memory");
 		return -ENOMEM;
+	}
 	memcpy(&dev->ops, ops, ops->size);
 	if (check_ops(&dev->ops)) {
 		pg_format(args->error, args->error_len,

@@ -10,8 +10,8 @@
 #include "core/migrate.h"
 #include "core/mm.h"
 
-/* Blocks looked at in one go, so that a fault does not wait for a long row of
- * pages that cannot leave. */
+/* Blocks that keep pages, tried in one go: a fault must not wait for a long
+ * row of pages that cannot leave. */
 #define MOST_BLOCKS ((size_t)64)
 /* Rounds of eviction for one buffer before the budget is exceeded. */
 #define TRIES 64
@@ -99,12 +99,11 @@ static bool has_present(struct pgmap_mm *mm, uintptr_t block)
 
 size_t pg_evict(struct pgmap_mm *mm, size_t nr)
 {
-	size_t left = 0;
+	size_t n = pg_queue_length(&mm->queue), left = 0, kept = 0;
 	uintptr_t block;
 
-	size_t n = pg_queue_length(&mm->queue);
-
-	for (n = n < MOST_BLOCKS ? n : MOST_BLOCKS; n && left < nr; n--) {
+	/* A block without a page, or that goes, costs little: not counted. */
+	for (; n && left < nr && kept < MOST_BLOCKS; n--) {
 		size_t moved;
 
 		if (!pop(mm, &block))
@@ -113,8 +112,10 @@ size_t pg_evict(struct pgmap_mm *mm, size_t nr)
 					     false);
 		left += moved;
 		pg_count(&mm->stat, evictions, moved);
-		if (has_present(mm, block))
-			pg_evict_note(mm, block);
+		if (!has_present(mm, block))
+			continue;
+		pg_evict_note(mm, block);
+		kept++;
 	}
 	return left;
 }

@@ -169,21 +169,36 @@ static void del_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 
 /* ---- Adopt and release ---- */
 
+static bool any(const uint64_t bits[PG_REGION_PAGES / 64])
+{
+	uint64_t all = 0;
+
+	for (size_t i = 0; i < PG_REGION_PAGES / 64; i++)
+		all |= bits[i];
+	return all;
+}
+
 /* What is in RAM already can leave. Holds LOCK_MM for writing. */
 static void note_present(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 {
 	uint64_t bits[PG_REGION_PAGES / 64];
 
 	for (size_t at = 0; at < nr;) {
-		uintptr_t start = va + bytes(at);
-		size_t n = PG_REGION_PAGES -
-			   (start / PG_PAGE_SIZE) % PG_REGION_PAGES;
+		uintptr_t start;
+		size_t n;
 
+		/* Much of a large range was never touched. */
+		at += pg_mmu_absent(mm->mmu, va + bytes(at), nr - at);
+		if (at == nr)
+			break;
+		start = va + bytes(at);
+		n = PG_REGION_PAGES - (start / PG_PAGE_SIZE) % PG_REGION_PAGES;
 		if (n > nr - at)
 			n = nr - at;
 		memset(bits, 0, sizeof(bits));
-		if (pg_mmu_present(mm->mmu, start, n, bits))
-			memset(bits, 0, sizeof(bits));
+		at += n;
+		if (pg_mmu_present(mm->mmu, start, n, bits) || !any(bits))
+			continue;
 		pg_pt_lock(&mm->pt, start);
 		for (size_t i = 0; i < n; i++) {
 			uintptr_t p = start + bytes(i);
@@ -200,7 +215,6 @@ static void note_present(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 				    pg_pte_read(&mm->pt, start + bytes(i))) ==
 			    PG_PTE_PRESENT)
 				pg_evict_note(mm, start + bytes(i));
-		at += n;
 	}
 }
 
@@ -368,9 +382,11 @@ void pg_mm_remove(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 			if (next > stop)
 				next = stop;
 			pg_pt_lock(&mm->pt, p);
-			for (; p < next; p += PG_PAGE_SIZE)
-				drop_entry(mm, p);
-			pg_pt_unlock(&mm->pt, next - PG_PAGE_SIZE);
+			if (pg_pt_used(&mm->pt, p))
+				for (uintptr_t q = p; q < next;
+				     q += PG_PAGE_SIZE)
+					drop_entry(mm, q);
+			pg_pt_unlock(&mm->pt, p);
 		}
 }
 

@@ -51,7 +51,7 @@ struct pgmap_mm {
 	pg_atomic32 parked;  /* a fault was dropped for the write lock; seq_cst:
 			      * see pg_fault() and pgmap_mm_change_end() */
 	pg_atomic32 hopeless; /* faults that do not try to evict; relaxed */
-	pg_atomic32 warned;  /* said that the device is full; relaxed */
+	pg_atomic32 warned;   /* said that the device is full; relaxed */
 	struct pg_stat stat;
 
 	/* Set by the owner of the threads (open.c), NULL in tests: run

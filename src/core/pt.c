@@ -94,8 +94,18 @@ pg_pte_t pg_pte_read(struct pg_pt *pt, uintptr_t va)
 
 void pg_pte_write(struct pg_pt *pt, uintptr_t va, pg_pte_t e)
 {
+	struct pg_leaf *leaf = find(pt, va);
+	pg_pte_t old = pg_load(&leaf->pte[in_leaf(va)], relaxed);
+
 	pg_assert(pg_lock_held(LOCK_PT));
-	pg_store(pg_pte_at(pt, va), e, relaxed);
+	leaf->used[in_leaf(va) / PG_REGION_PAGES] +=
+		(uint16_t)((e != PG_PTE_HOLE) - (old != PG_PTE_HOLE));
+	pg_store(&leaf->pte[in_leaf(va)], e, relaxed);
+}
+
+unsigned int pg_pt_used(struct pg_pt *pt, uintptr_t va)
+{
+	return find(pt, va)->used[in_leaf(va) / PG_REGION_PAGES];
 }
 
 uint8_t *pg_pt_queued(struct pg_pt *pt, uintptr_t va)
@@ -159,6 +169,11 @@ void pg_mmu_wake(struct pg_mmu *m, uintptr_t va, size_t nr)
 int pg_mmu_present(struct pg_mmu *m, uintptr_t va, size_t nr, uint64_t *bits)
 {
 	return m->ops->present(m, va, nr, bits);
+}
+
+size_t pg_mmu_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
+{
+	return m->ops->absent(m, va, nr);
 }
 
 int pg_mmu_watch(struct pg_mmu *m, uintptr_t va, size_t nr)

@@ -57,6 +57,8 @@ static inline pg_pte_t pg_pte_make(enum pg_pte_state state, uint64_t value)
 
 struct pg_leaf {
 	pg_atomic64 pte[(size_t)1 << PG_LEAF_SHIFT]; /* LOCK_PT to write */
+	/* Entries of each region that are not holes. LOCK_PT. */
+	uint16_t used[((size_t)1 << PG_LEAF_SHIFT) / PG_REGION_PAGES];
 	/* The block that starts here is in the eviction queue. LOCK_EVICT. */
 	uint8_t queued[(size_t)1 << PG_LEAF_SHIFT];
 };
@@ -80,6 +82,9 @@ pg_atomic64 *pg_pte_at(struct pg_pt *pt, uintptr_t va);
 pg_pte_t pg_pte_read(struct pg_pt *pt, uintptr_t va);
 /** pg_pte_write() - Change an entry. Holds LOCK_PT. */
 void pg_pte_write(struct pg_pt *pt, uintptr_t va, pg_pte_t e);
+/** pg_pt_used() - Entries of the region of @va that are no holes. Holds
+ * LOCK_PT. */
+unsigned int pg_pt_used(struct pg_pt *pt, uintptr_t va);
 /** pg_pt_queued() - The queue mark of the block at @va. Holds LOCK_EVICT. */
 uint8_t *pg_pt_queued(struct pg_pt *pt, uintptr_t va);
 
@@ -95,6 +100,7 @@ int pg_mmu_present(struct pg_mmu *m, uintptr_t va, size_t nr, uint64_t *bits);
 int pg_mmu_watch(struct pg_mmu *m, uintptr_t va, size_t nr);
 void pg_mmu_unwatch(struct pg_mmu *m, uintptr_t va, size_t nr);
 void *pg_mmu_pool_map(struct pg_mmu *m, size_t nr);
+size_t pg_mmu_absent(struct pg_mmu *m, uintptr_t va, size_t nr);
 void pg_mmu_pool_unmap(struct pg_mmu *m, void *buf, size_t nr);
 int pg_mmu_pool_fill(struct pg_mmu *m, void *buf, size_t nr);
 void pg_mmu_pool_drop(struct pg_mmu *m, void *buf, size_t nr);

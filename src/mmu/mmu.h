@@ -74,6 +74,10 @@ struct pg_mmu_ops {
 	int (*present)(struct pg_mmu *m, uintptr_t va, size_t nr,
 		       uint64_t *bits);
 
+	/** @absent: Return: how many pages from @va on, at most @nr, are surely
+	 *           absent; 0 where that cannot be told cheaply. */
+	size_t (*absent)(struct pg_mmu *m, uintptr_t va, size_t nr);
+
 	/** @pool_map: Reserve @nr pages of pool memory: what take and give work
 	 *             with. 2 MB aligned. Return: NULL when there is none. */
 	void *(*pool_map)(struct pg_mmu *m, size_t nr);

@@ -163,6 +163,18 @@ static int soft_present(struct pg_mmu *m, uintptr_t va, size_t nr,
 	return 0;
 }
 
+static size_t soft_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
+{
+	struct soft *s = soft_of(m);
+	size_t n = 0;
+
+	pg_lock(&s->lock, LOCK_LEAF);
+	while (n < nr && !page_of(s, va + n * PG_PAGE_SIZE)->present)
+		n++;
+	pg_unlock(&s->lock, LOCK_LEAF);
+	return n;
+}
+
 static void *soft_pool_map(struct pg_mmu *m, size_t nr)
 {
 	(void)m;
@@ -203,6 +215,7 @@ static const struct pg_mmu_ops soft_ops = {
 	.poison = soft_poison,
 	.wake = soft_wake,
 	.present = soft_present,
+	.absent = soft_absent,
 	.pool_map = soft_pool_map,
 	.pool_unmap = soft_pool_unmap,
 	.pool_fill = soft_pool_fill,

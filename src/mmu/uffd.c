@@ -541,6 +541,39 @@ static int uffd_present(struct pg_mmu *m, uintptr_t va, size_t nr,
 	return 0;
 }
 
+/* PAGEMAP_SCAN of Linux 6.7, which skips what has no page table. */
+struct scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t inverted, all_of, any_of, returned;
+};
+
+struct scan_region {
+	uint64_t start, end, categories;
+};
+
+#define IOC_PAGEMAP_SCAN _IOWR('f', 16, struct scan_arg)
+#define SCAN_PRESENT ((uint64_t)1 << 3)
+#define SCAN_SWAPPED ((uint64_t)1 << 4)
+
+static size_t uffd_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
+{
+	struct scan_region first = {0};
+	struct scan_arg arg = {
+		.size = sizeof(arg),
+		.start = va,
+		.end = va + bytes(nr),
+		.vec = (uintptr_t)&first,
+		.vec_len = 1,
+		.any_of = SCAN_PRESENT | SCAN_SWAPPED,
+		.returned = SCAN_PRESENT | SCAN_SWAPPED,
+	};
+	long n = pg_sys(ioctl, to_uffd(m)->pagemap, IOC_PAGEMAP_SCAN, &arg);
+
+	if (n < 0)
+		return 0;
+	return n ? (first.start - va) >> PG_PAGE_SHIFT : nr;
+}
+
 /* How many pages from @va on, at most BATCH, are @there? */
 static size_t run_of_pages(struct uffd *u, uintptr_t va, size_t nr, bool there)
 {
@@ -1053,6 +1086,7 @@ static const struct pg_mmu_ops uffd_ops = {
 	.poison = uffd_poison,
 	.wake = uffd_wake,
 	.present = uffd_present,
+	.absent = uffd_absent,
 	.pool_map = uffd_pool_map,
 	.pool_unmap = uffd_pool_unmap,
 	.pool_fill = uffd_pool_fill,

@@ -137,6 +137,20 @@ void pg_nofork_set(uintptr_t start, uintptr_t end, int advice)
 	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
 }
 
+int pg_nofork_get(uintptr_t addr)
+{
+	const struct pg_ranges *r = &pg_rt.nofork;
+	int advice = 0;
+	uint32_t i;
+
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	i = pg_ranges_find(r, addr);
+	if (i < r->nr && r->range[i].start <= addr)
+		advice = (int)r->range[i].tag;
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+	return advice;
+}
+
 void pg_nofork_child(struct pgmap_mm *mm)
 {
 	for (uint32_t i = 0; i < pg_rt.nofork.nr; i++) {
@@ -256,17 +270,13 @@ static const struct pg_host_hooks host_hooks = {
 	.tick = pg_adopt_tick,
 };
 
-void pg_adopt_mapped(size_t len)
+/* Start F and K. */
+static void start_host(void)
 {
 	struct pgmap_mm_config config = {.size = sizeof(config)};
 	struct pgmap_mm *mm;
 	char error[256] = "";
-	uint64_t total = pg_fetch_add(&pg_rt.mapped, len, relaxed) + len;
 
-	if (total + pg_control_resident(pg_rt.control, pg_rt.proc) <=
-		    pg_rt.control->budget / 4 * 3 ||
-	    pg_load(&pg_rt.mm, acquire) || pg_load(&pg_rt.off, relaxed))
-		return;
 	pg_lock(&pg_rt.lock, LOCK_FORK);
 	if (!pg_load(&pg_rt.mm, relaxed) && !pg_load(&pg_rt.off, relaxed)) {
 		config.ram = pg_rt.control->budget;
@@ -369,27 +379,30 @@ static bool scan(struct pgmap_mm *mm)
 	return true;
 }
 
-/* Resident anonymous bytes of this process, as the kernel counts. */
-static uint64_t resident(void)
+/* Of /proc/self/statm: anonymous bytes that are resident, and bytes that are
+ * mapped private and writable, which the former can become. */
+static void read_statm(uint64_t *resident, uint64_t *writable)
 {
 	char text[128];
-	uint64_t v[3] = {0};
+	uint64_t v[6] = {0};
 	long fd = pg_sys(openat, AT_FDCWD, "/proc/self/statm",
 			 O_RDONLY | O_CLOEXEC);
 	long n;
 	const char *p = text;
 
+	*resident = *writable = 0;
 	if (fd < 0)
-		return 0;
+		return;
 	n = pg_sys(read, fd, text, sizeof(text) - 1);
 	pg_sys(close, fd);
 	text[n > 0 ? n : 0] = '\0';
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 6; i++) {
 		while (*p >= '0' && *p <= '9')
 			v[i] = v[i] * 10 + (uint64_t)(*p++ - '0');
 		p += *p == ' ';
 	}
-	return v[1] > v[2] ? (v[1] - v[2]) * PG_PAGE_SIZE : 0;
+	*resident = v[1] > v[2] ? (v[1] - v[2]) * PG_PAGE_SIZE : 0;
+	*writable = v[5] * PG_PAGE_SIZE;
 }
 
 void pg_runtime_publish(void)
@@ -405,23 +418,62 @@ void pg_runtime_publish(void)
 	pg_control_publish(pg_rt.proc, &st, &pg_rt.left);
 }
 
+/* From now on memory is managed. On K. False: somebody changes mappings. */
+static bool arm(struct pgmap_mm *mm)
+{
+	if (!scan(mm))
+		return false;
+	pg_store(&pg_rt.armed, 1, release);
+	if (pg_rt.proc)
+		pg_control_managed(pg_rt.control, pg_rt.proc);
+	return true;
+}
+
+static int arm_job(struct pgmap_mm *mm, void *arg)
+{
+	(void)arg;
+	return pg_load(&pg_rt.armed, relaxed) || arm(mm) ? 0 : -EAGAIN;
+}
+
+void pg_adopt_mapped(size_t len)
+{
+	uint64_t budget = pg_rt.control->budget;
+	uint64_t others, resident, writable;
+	uint64_t total = pg_fetch_add(&pg_rt.mapped, len, relaxed) + len;
+	struct pgmap_mm *mm;
+
+	if (pg_load(&pg_rt.armed, relaxed) || pg_load(&pg_rt.off, relaxed))
+		return;
+	others = pg_control_resident(pg_rt.control, pg_rt.proc);
+	if (total + others <= budget / 4 * 3)
+		return;
+	/* In a vfork child our threads would end with the child. */
+	if (pg_sys(getpid) != pg_rt.pid)
+		return;
+	if (!pg_load(&pg_rt.mm, acquire))
+		start_host();
+	mm = pg_load(&pg_rt.mm, acquire);
+	/* Once more can be written than there is room for, it may be faster
+	 * than K can look: manage it from the first touch on. */
+	read_statm(&resident, &writable);
+	if (!mm || writable + len + others <= budget)
+		return;
+	while (pg_host_run(mm, arm_job, NULL))
+		pg_yield();
+}
+
 static uint64_t watch_resident(struct pgmap_mm *mm)
 {
 	uint64_t budget = pg_rt.control->budget;
-	uint64_t others = pg_control_resident(pg_rt.control, pg_rt.proc);
-	uint64_t used = resident() + others;
-	uint64_t near = budget - budget / 4, ns;
+	uint64_t near = budget - budget / 4, ns, used, writable;
 
+	read_statm(&used, &writable);
+	used += pg_control_resident(pg_rt.control, pg_rt.proc);
 	if (used < near) {
 		ns = (near - used) / FASTEST;
 		return ns < MS ? MS : ns > 50u * MS ? 50u * MS : ns;
 	}
-	if (!scan(mm))
-		return MS / 10;
-	pg_store(&pg_rt.armed, 1, release);
-	if (pg_rt.proc)
-		pg_control_managed(pg_rt.control, pg_rt.proc);
-	return MS;
+	return arm(mm) ? MS : MS / 10;
 }
 
 /*

@@ -118,16 +118,26 @@ static pg_atomic32 *shared_word(const struct pgmap_mm *mm)
 
 void pg_fork(struct pg_call *c)
 {
-	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
-	pg_atomic32 *word = shared_word(mm);
+	struct pgmap_mm *mm;
+	pg_atomic32 *word;
 	uintptr_t sp;
 
+	/* Not while another thread starts F and K. */
+	pg_lock(&pg_rt.lock, LOCK_FORK);
+	mm = pg_load(&pg_rt.mm, acquire);
+	word = shared_word(mm);
 	if (mm && pg_host_fork_prepare(mm)) {
 		c->ret = -EAGAIN;
+		pg_unlock(&pg_rt.lock, LOCK_FORK);
 		goto out;
 	}
 	pg_control_fork_begin(pg_rt.control);
+	/* Nor while one is half-way through a change of the range tables. The
+	 * child forgets both locks. */
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
 	c->ret = clone_here(c, &sp);
+	if (c->ret != 0)
+		pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
 	if (c->ret == 0) {
 		in_child(mm);
 		pg_control_fork_end(pg_rt.control);
@@ -145,6 +155,7 @@ void pg_fork(struct pg_call *c)
 		wait_for_child(word, c->ret);
 	if (mm)
 		pg_host_fork_parent(mm, c->ret < 0);
+	pg_unlock(&pg_rt.lock, LOCK_FORK);
 out:
 	if (word)
 		pg_sys(munmap, word, PG_PAGE_SIZE);
@@ -188,8 +199,12 @@ void pg_exec(struct pg_call *c)
 	env[n++] = preload;
 	env[n++] = control;
 	env[n] = NULL;
-	if (!in_vfork)
+	if (!in_vfork) {
+		uint64_t mask = pg_signals_block();
+
 		pg_runtime_publish();
+		pg_signals_restore(mask);
+	}
 	if (c->nr == SYS_execveat)
 		c->ret = pg_sys(execveat, c->arg[0], c->arg[1], c->arg[2], env,
 				c->arg[4]);

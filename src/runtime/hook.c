@@ -59,6 +59,14 @@ static int adopt_job(struct pgmap_mm *mm, void *arg)
 	return 0;
 }
 
+/* However small it is: entries that are away have moved here. */
+static int adopt_moved_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct span *s = arg;
+
+	return pg_mm_adopt(mm, s->start, (s->end - s->start) / PG_PAGE_SIZE);
+}
+
 /* Holds LOCK_MM for writing. */
 static void adopt(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 {
@@ -147,6 +155,27 @@ static void hook_munmap(struct pg_call *c)
 	pgmap_mm_change_end(mm);
 }
 
+/* What was said of the old addresses, or of others that lay where the mapping
+ * is now, is void: it must not keep moved pages from being watched. What a
+ * fork does with the mapping goes with it. */
+static void forget_moved(uintptr_t old, size_t old_len, uintptr_t to,
+			 size_t new_len, bool stays)
+{
+	int advice;
+
+	if (to == old) {
+		if (new_len < old_len)
+			pg_ranges_unmapped(old + new_len, old + old_len);
+		return;
+	}
+	advice = pg_nofork_get(old);
+	pg_ranges_unmapped(to, to + new_len);
+	if (!stays)
+		pg_ranges_unmapped(old, old + old_len);
+	if (advice)
+		pg_nofork_set(to, to + new_len, advice);
+}
+
 static void hook_mremap(struct pg_call *c)
 {
 	uintptr_t old = (uintptr_t)c->arg[0], to;
@@ -161,6 +190,9 @@ static void hook_mremap(struct pg_call *c)
 	mm = armed();
 	if (!mm) {
 		c->ret = make(c);
+		if (!pg_sys_failed(c->ret))
+			forget_moved(old, old_len, (uintptr_t)c->ret, new_len,
+				     stays);
 		return;
 	}
 	pgmap_mm_change_begin(mm);
@@ -168,6 +200,7 @@ static void hook_mremap(struct pg_call *c)
 	c->ret = make(c);
 	if (!pg_sys_failed(c->ret)) {
 		to = (uintptr_t)c->ret;
+		forget_moved(old, old_len, to, new_len, stays);
 		if (to == old && new_len < old_len)
 			pgmap_mm_unmap(mm, (void *)(old + new_len),
 				       old_len - new_len);
@@ -178,8 +211,11 @@ static void hook_mremap(struct pg_call *c)
 			pgmap_mm_unmap(mm, (void *)to, new_len);
 		if (to != old && !stays)
 			pgmap_mm_unmap(mm, (void *)old, old_len);
-		if (ours)
-			adopt(mm, to, to + new_len);
+		if (ours) {
+			struct span s = {to, to + new_len};
+
+			pg_host_run(mm, adopt_moved_job, &s);
+		}
 	}
 	pgmap_mm_change_end(mm);
 }
@@ -399,7 +435,6 @@ int pg_hook(struct pg_call *c)
 	uint64_t mask;
 
 	switch (c->nr) {
-	case SYS_mprotect:
 	case SYS_munlock:
 	case SYS_munlockall:
 		return PG_CALL_NATIVE;
@@ -420,10 +455,12 @@ int pg_hook(struct pg_call *c)
 			return PG_CALL_DONE;
 		}
 		return PG_CALL_NATIVE;
-	case SYS_exit_group:
-		if (pg_sys(getpid) == pg_rt.pid)
-			pg_runtime_publish();
-		return PG_CALL_NATIVE;
+	case SYS_mprotect:
+		/* What becomes writable counts as what is mapped so. */
+		if (armed() || !(c->arg[2] & PROT_WRITE) ||
+		    (size_t)c->arg[1] < PG_ADOPT_MIN)
+			return PG_CALL_NATIVE;
+		break;
 	case SYS_userfaultfd: /* what it registers is seen as an ioctl */
 		return PG_CALL_NATIVE;
 	}
@@ -444,6 +481,10 @@ int pg_hook(struct pg_call *c)
 	case SYS_madvise:
 		hook_madvise(c);
 		break;
+	case SYS_mprotect:
+		pg_adopt_mapped((size_t)c->arg[1]);
+		answer = PG_CALL_NATIVE;
+		break;
 	case SYS_clone:
 	case SYS_clone3:
 	case SYS_fork:
@@ -454,6 +495,11 @@ int pg_hook(struct pg_call *c)
 		} else {
 			pg_fork(c);
 		}
+		break;
+	case SYS_exit_group:
+		if (pg_sys(getpid) == pg_rt.pid)
+			pg_runtime_publish();
+		answer = PG_CALL_NATIVE;
 		break;
 	case SYS_mlock:
 	case SYS_mlock2:

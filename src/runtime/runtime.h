@@ -88,6 +88,8 @@ void pg_ranges_unmapped(uintptr_t start, uintptr_t end);
 /** pg_nofork_set() - What MADV_DONTFORK, DOFORK, WIPEONFORK, KEEPONFORK said.
  */
 void pg_nofork_set(uintptr_t start, uintptr_t end, int advice);
+/** pg_nofork_get() - The MADV_ value that holds at @addr, or 0. */
+int pg_nofork_get(uintptr_t addr);
 /** pg_nofork_child() - In a fork child: forget what is not there. Holds
  * LOCK_MM for writing. */
 void pg_nofork_child(struct pgmap_mm *mm);

@@ -452,7 +452,7 @@ static void change_steps(uint64_t end_ns)
 			MUST(!pg_soft_read(w.mmu, addr(i, k), &v));
 			MUST(v == model[i][k]);
 		}
-		if (rnd(4)) {
+		if (rnd(32)) {
 			size_t k = rnd(BYTES);
 
 			MUST(!pg_soft_write(w.mmu, addr(i, k), ++v));
@@ -461,7 +461,7 @@ static void change_steps(uint64_t end_ns)
 			drop(i, 1);
 			memset(model[i], 0, BYTES);
 		}
-		if (rnd(64) == 0)
+		if (rnd(256) == 0)
 			world_check();
 		clock_gettime(CLOCK_MONOTONIC, &t);
 	} while ((uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec <

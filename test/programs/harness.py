@@ -16,8 +16,8 @@ are kept between runs, PGMAP_TEST_KEEP=1 leaves the files of a run behind,
 PGMAP_TEST_TIMEOUT (240) is how many seconds a run may take.
 Results are TAP on standard output.
 """
-import atexit, json, os, random, shutil, signal, subprocess, sys, tempfile
-import threading, time
+import atexit, glob, json, os, random, shutil, signal, subprocess, sys
+import tempfile, threading, time, zlib
 
 MB = 1 << 20
 PAGE = 4096
@@ -47,13 +47,18 @@ def workdir():
 
 
 def cached(name, make):
-    """The path of an input that make(file) writes, once for all runs."""
+    """The path of an input that make(file) writes, once for all runs of this
+    version of the test."""
     top = os.environ.get("PGMAP_TEST_CACHE") or os.path.join(
         tempfile.gettempdir(), f"pgmap-test-input-{os.getuid()}")
     os.makedirs(top, mode=0o700, exist_ok=True)
+    with open(sys.argv[0], "rb") as f:
+        version = zlib.crc32(f.read())
     stem, ext = os.path.splitext(name)
-    path = os.path.join(top, f"{stem}-{SCALE:g}{ext}")
+    path = os.path.join(top, f"{stem}-{SCALE:g}-{version:08x}{ext}")
     if not os.path.exists(path):
+        for old in glob.glob(os.path.join(top, f"{stem}-{SCALE:g}-*{ext}")):
+            os.unlink(old)
         part = f"{path}.{os.getpid()}"
         with open(part, "wb") as f:
             make(f)

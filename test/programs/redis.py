@@ -185,7 +185,7 @@ def one_process_peak(samples):
 need("redis-server", "redis-cli", "redis-benchmark")
 tap = Tap()
 work = workdir()
-inputs = (cached("redis.txt", data_set), cached("redis-2.txt", changes))
+inputs = (cached("redis_data.txt", data_set), cached("redis_changes.txt", changes))
 
 os.mkdir(os.path.join(work, "plain"))
 plain = Run()

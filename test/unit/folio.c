@@ -90,18 +90,20 @@ TEST(R30_counts_are_zero_at_the_start_and_after_every_free)
 	map_close();
 }
 
-#define CONTENDERS 4
+#define CONTENDERS 3
+#define ROUNDS 1000
 static _Atomic(int) winners, losers, round_nr;
 
 static void *request_thread(void *arg)
 {
 	(void)arg;
-	for (int r = 1; r <= 2000; r++) {
+	for (int r = 1; r <= ROUNDS; r++) {
 		struct pgmap_folio *folio = NULL;
 		int ret;
 
-		while (round_nr < r)
-			;
+		for (int spin = 0; round_nr < r; spin++)
+			if (spin > 1000)
+				sched_yield();
 		ret = pgmap_get_folio(map, first, 0, &folio);
 		MUST(ret == 0 || ret == -EBUSY);
 		if (!ret)
@@ -120,7 +122,7 @@ TEST(R33_of_many_who_request_a_page_one_gets_it)
 	winners = losers = round_nr = 0;
 	for (int i = 0; i < CONTENDERS; i++)
 		CHECK_EQ(pthread_create(&t[i], NULL, request_thread, NULL), 0);
-	for (int r = 1; r <= 2000; r++) {
+	for (int r = 1; r <= ROUNDS; r++) {
 		round_nr = r;
 		while (winners + losers < CONTENDERS * r)
 			sched_yield();

@@ -89,20 +89,29 @@ TEST(R61_a_run_becomes_folios_as_large_as_its_alignment_allows)
 	world_close();
 }
 
+/* All there is on the device, the largest first. Return: folios. */
+static size_t take_all(struct pgmap_folio *keep[32])
+{
+	size_t n = 0;
+
+	for (unsigned int o = PGMAP_MAX_ORDER + 1; o-- > 0;)
+		while (n < 32 && !pg_device_alloc(w.dev, o, &keep[n]))
+			pgmap_folio_unlock(keep[n++]);
+	CHECK(n < 32);
+	return n;
+}
+
 TEST(R112_without_a_large_folio_left_small_ones_do)
 {
-	struct pgmap_folio *keep[32], *folio;
-	size_t n = 0;
+	struct pgmap_folio *keep[32];
+	size_t n;
 
 	world_open(64, 1024, 16);
 	fill(0, 16);
-	/* Take all there is, then give single slots back. */
-	while (!pg_device_alloc(w.dev, 9, &folio)) {
-		pgmap_folio_unlock(folio);
-		CHECK(n < 32);
-		keep[n++] = folio;
-	}
-	pgmap_folio_put(keep[--n]);
+	/* Give single slots back. */
+	n = take_all(keep);
+	CHECK_EQ(pgmap_folio_order(keep[0]), 9);
+	pgmap_folio_put(keep[0]);
 	static struct pgmap_folio *small[512];
 
 	for (int i = 0; i < 512; i++) {
@@ -118,8 +127,8 @@ TEST(R112_without_a_large_folio_left_small_ones_do)
 	for (int i = 0; i < 512; i++)
 		if (i >= 32 || i % 2)
 			pgmap_folio_put(small[i]);
-	while (n)
-		pgmap_folio_put(keep[--n]);
+	while (--n)
+		pgmap_folio_put(keep[n]);
 	world_close();
 }
 
@@ -334,12 +343,11 @@ TEST(a_lost_race_is_tried_again)
 TEST(R80_R112_pages_without_a_destination_go_back_to_RAM)
 {
 	struct pgmap_folio *keep[32];
-	size_t n = 0;
+	size_t n;
 
 	world_open(64, 1024, 16);
 	fill(0, 16);
-	while (!pg_device_alloc(w.dev, 9, &keep[n]))
-		pgmap_folio_unlock(keep[n++]);
+	n = take_all(keep);
 	log_catch();
 	CHECK_EQ(migrate(0, 16, true), 0);
 	CHECK_EQ(count_of(0, 16, PG_PTE_PRESENT), 16);
