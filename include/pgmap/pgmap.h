@@ -233,11 +233,16 @@ void pgmap_mm_change_end(struct pgmap_mm *mm);
 void pgmap_mm_remove(struct pgmap_mm *mm, void *addr, size_t len);
 /** pgmap_mm_unmap() - The range is unmapped, or mapped over. As remove. */
 void pgmap_mm_unmap(struct pgmap_mm *mm, void *addr, size_t len);
-/** pgmap_mm_remap() - mremap() has moved @old to @new and may have changed its
- * length. Inside begin/end, after the system call. The caller adopts @new
- * again, before anybody can touch it.*/
-void pgmap_mm_remap(struct pgmap_mm *mm, void *old, size_t old_len, void *new_,
-		    size_t new_len);
+/**
+ * pgmap_mm_remap() - mremap() has moved @old to @new_ and may have changed its
+ * length. Inside begin/end, after the system call.
+ *
+ * @new_ is managed from here on, @old as far as it is still mapped.
+ * Return: 0; -EINVAL not aligned; else as pgmap_mm_adopt(): then what was away
+ *         must not be touched at @new_ before that has been tried again.
+ */
+int pgmap_mm_remap(struct pgmap_mm *mm, void *old, size_t old_len, void *new_,
+		   size_t new_len);
 
 /**
  * pgmap_migrate() - Move the pages behind a range to the device, or to RAM.

@@ -587,7 +587,8 @@ static int remap_job(struct pgmap_mm *mm, void *arg)
 	const struct job *j = arg;
 
 	pg_mm_remap(mm, j->va, j->nr, j->to, j->to_nr);
-	return 0;
+	/* The kernel has taken its watch off what it moved. */
+	return pg_mm_adopt(mm, j->to, j->to_nr);
 }
 
 int pgmap_mm_adopt(struct pgmap_mm *mm, void *addr, size_t len)
@@ -632,16 +633,17 @@ void pgmap_mm_unmap(struct pgmap_mm *mm, void *addr, size_t len)
 		run_drop(mm, unmap_job, &j);
 }
 
-void pgmap_mm_remap(struct pgmap_mm *mm, void *old, size_t old_len, void *new_,
-		    size_t new_len)
+int pgmap_mm_remap(struct pgmap_mm *mm, void *old, size_t old_len, void *new_,
+		   size_t new_len)
 {
 	struct job j = {.va = (uintptr_t)old,
 			.nr = old_len / PG_PAGE_SIZE,
 			.to = (uintptr_t)new_,
 			.to_nr = new_len / PG_PAGE_SIZE};
 
-	if (!check_range(old, old_len) && !check_range(new_, new_len))
-		run_drop(mm, remap_job, &j);
+	if (check_range(old, old_len) || check_range(new_, new_len))
+		return -EINVAL;
+	return run(mm, remap_job, &j);
 }
 
 static bool covered(const struct pgmap_mm *mm, uintptr_t va, uintptr_t end)

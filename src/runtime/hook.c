@@ -59,14 +59,6 @@ static int adopt_job(struct pgmap_mm *mm, void *arg)
 	return 0;
 }
 
-/* However small it is: entries that are away have moved here. */
-static int adopt_moved_job(struct pgmap_mm *mm, void *arg)
-{
-	const struct span *s = arg;
-
-	return pg_mm_adopt(mm, s->start, (s->end - s->start) / PG_PAGE_SIZE);
-}
-
 /* Holds LOCK_MM for writing. */
 static void adopt(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 {
@@ -201,21 +193,16 @@ static void hook_mremap(struct pg_call *c)
 	if (!pg_sys_failed(c->ret)) {
 		to = (uintptr_t)c->ret;
 		forget_moved(old, old_len, to, new_len, stays);
-		if (to == old && new_len < old_len)
-			pgmap_mm_unmap(mm, (void *)(old + new_len),
-				       old_len - new_len);
-		else if (to != old && ours)
+		if (ours)
 			pgmap_mm_remap(mm, (void *)old, old_len, (void *)to,
 				       new_len);
 		else if (to != old)
 			pgmap_mm_unmap(mm, (void *)to, new_len);
+		else if (new_len < old_len)
+			pgmap_mm_unmap(mm, (void *)(old + new_len),
+				       old_len - new_len);
 		if (to != old && !stays)
 			pgmap_mm_unmap(mm, (void *)old, old_len);
-		if (ours) {
-			struct span s = {to, to + new_len};
-
-			pg_host_run(mm, adopt_moved_job, &s);
-		}
 	}
 	pgmap_mm_change_end(mm);
 }
