@@ -17,6 +17,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
 
@@ -466,6 +467,8 @@ void pg_control_total(const struct pg_control *control, struct pgmap_stat *st,
 		pg_fence(acquire);
 		if (!(seq & 1) && seq == pg_load(&control->fold_seq, relaxed))
 			return;
+		if (seq & 1)
+			pg_yield(); /* whoever folds may need our CPU */
 	}
 }
 
