@@ -409,6 +409,31 @@ static void hook_vmsplice(const struct pg_call *c)
 	}
 }
 
+/*
+ * A thread that waits for LOCK_MM, or holds it, must not fault: F would park
+ * the fault until it lets go. Its stack may be managed, if the program made it
+ * of ordinary memory (coroutines do). Hold the part that we use, then keep it
+ * apart for good.
+ */
+#define STACK_BELOW ((uintptr_t)64 << 10)
+#define STACK_ABOVE ((uintptr_t)16 << 10)
+
+static void keep_stack(struct pgmap_mm *mm, uintptr_t sp)
+{
+	uintptr_t start = page_down(sp) - STACK_BELOW;
+	uintptr_t end = page_up(sp) + STACK_ABOVE;
+
+	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE)
+		return;
+	/* Locked pages do not leave. What lies beyond the stack may be no
+	 * memory at all: lock page by page. */
+	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
+		pg_sys(mlock, p, PG_PAGE_SIZE);
+	pg_apart_release(start, end, offsetof(struct pgmap_left_alone, stacks));
+	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
+		pg_sys(munlock, p, PG_PAGE_SIZE);
+}
+
 /* What the kernel would refuse is not ours to look at. */
 static bool readable(const struct pg_call *c)
 {
@@ -452,6 +477,8 @@ int pg_hook(struct pg_call *c)
 		return PG_CALL_NATIVE;
 	}
 	mask = pg_signals_block();
+	if (armed())
+		keep_stack(mm, c->sp);
 	switch (c->nr) {
 	case SYS_mmap:
 		hook_mmap(c);

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 
 extern char **environ;
 
@@ -107,6 +108,46 @@ CASE(descriptors_are_the_same_as_ever)
 	while ((de = readdir(dir)))
 		n += de->d_name[0] != '.';
 	printf("%d descriptors\n", n);
+}
+
+/* Each coroutine maps and unmaps on a stack of ordinary memory, while all of
+ * it is too much for the budget. */
+static ucontext_t home, co[64];
+static char *co_memory;
+
+static void coroutine(int n)
+{
+	char mine[8 * PAGE];
+
+	for (int round = 0; round < 6; round++) {
+		char *p;
+
+		memset(mine, n + round, sizeof(mine));
+		p = mmap(NULL, MB, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		CHECK(p != MAP_FAILED);
+		memset(p, n, MB);
+		swapcontext(&co[n], &home);
+		CHECK(p[MB - 1] == (char)n && mine[0] == (char)(n + round));
+		CHECK(!munmap(p, MB));
+	}
+}
+
+CASE(coroutines_on_managed_stacks)
+{
+	size_t size = 256 * 1024;
+
+	co_memory = filled(64 * size, 1);
+	for (int n = 0; n < 64; n++) {
+		getcontext(&co[n]);
+		co[n].uc_stack.ss_sp = co_memory + (size_t)n * size;
+		co[n].uc_stack.ss_size = size;
+		co[n].uc_link = &home;
+		makecontext(&co[n], (void (*)(void))coroutine, 1, n);
+	}
+	for (int round = 0; round < 7; round++)
+		for (int n = 0; n < 64; n++)
+			swapcontext(&home, &co[n]);
 }
 
 CASE(few_descriptors_allowed)
