@@ -75,7 +75,9 @@ static void thread_main(struct start *s)
 		/* A descriptor of ours called 2 would get what is meant for
 		 * stderr. */
 		fd = pg_sys(openat, -100, "/dev/null", O_RDWR);
-		if (fd >= 0 && fd < 2 && pg_sys(dup3, fd, 2, 0) >= 0)
+		if (fd >= 0 && fd < 2)
+			pg_sys(dup3, fd, 2, 0);
+		if (fd >= 0 && fd != 2)
 			pg_sys(close, fd);
 	}
 	pg_store(&s->started, 1, release);
