@@ -257,6 +257,16 @@ int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
 	return 0;
 }
 
+uint64_t pg_device_metadata(struct pgmap_device *dev)
+{
+	uint64_t slots;
+
+	pg_lock(&dev->lock, LOCK_DEVICE);
+	slots = dev->fresh;
+	pg_unlock(&dev->lock, LOCK_DEVICE);
+	return slots * (sizeof(struct pgmap_folio) + sizeof(*dev->sums));
+}
+
 void pg_device_usage(struct pgmap_device *dev, struct pgmap_device_usage *usage)
 {
 	memset(usage, 0, sizeof(*usage));

@@ -67,6 +67,10 @@ void pg_device_store(struct pgmap_device *dev, struct pg_device_io *io,
 int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
 		   char *buf);
 
+/** pg_device_metadata() - Bytes of records and checksums of slots that were
+ * ever used. */
+uint64_t pg_device_metadata(struct pgmap_device *dev);
+
 /** pg_device_usage() - As the driver sees it. */
 void pg_device_usage(struct pgmap_device *dev,
 		     struct pgmap_device_usage *usage);

@@ -493,6 +493,12 @@ void pg_mm_gauges(struct pgmap_mm *mm)
 	pg_store(&st->present, present, relaxed);
 	pg_store(&st->pool, pool, relaxed);
 	pg_store(&st->away, away, relaxed);
+	/* Entries and queue marks of each region that was ever used. */
+	pg_store(&st->metadata,
+		 pg_load(&mm->pt.nr_touched, relaxed) * PG_REGION_PAGES *
+				 (sizeof(pg_pte_t) + 1) +
+			 pg_device_metadata(mm->dev),
+		 relaxed);
 	pg_store(&st->device_host, u.host_bytes, relaxed);
 	pg_store(&st->device_media, u.media_bytes, relaxed);
 	pg_gauge_raise(&st->peak_managed, present + away);

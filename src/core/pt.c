@@ -95,11 +95,16 @@ pg_pte_t pg_pte_read(struct pg_pt *pt, uintptr_t va)
 void pg_pte_write(struct pg_pt *pt, uintptr_t va, pg_pte_t e)
 {
 	struct pg_leaf *leaf = find(pt, va);
+	size_t region = in_leaf(va) / PG_REGION_PAGES;
 	pg_pte_t old = pg_load(&leaf->pte[in_leaf(va)], relaxed);
 
 	pg_assert(pg_lock_held(LOCK_PT));
-	leaf->used[in_leaf(va) / PG_REGION_PAGES] +=
+	leaf->used[region] +=
 		(uint16_t)((e != PG_PTE_HOLE) - (old != PG_PTE_HOLE));
+	if (!leaf->touched[region]) {
+		leaf->touched[region] = true;
+		pg_fetch_add(&pt->nr_touched, 1, relaxed);
+	}
 	pg_store(&leaf->pte[in_leaf(va)], e, relaxed);
 }
 

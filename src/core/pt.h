@@ -59,11 +59,15 @@ struct pg_leaf {
 	pg_atomic64 pte[(size_t)1 << PG_LEAF_SHIFT]; /* LOCK_PT to write */
 	/* Entries of each region that are not holes. LOCK_PT. */
 	uint16_t used[((size_t)1 << PG_LEAF_SHIFT) / PG_REGION_PAGES];
+	/* Regions that ever had an entry: their part of pte is backed. LOCK_PT.
+	 */
+	bool touched[((size_t)1 << PG_LEAF_SHIFT) / PG_REGION_PAGES];
 	/* The block that starts here is in the eviction queue. LOCK_EVICT. */
 	uint8_t queued[(size_t)1 << PG_LEAF_SHIFT];
 };
 
 struct pg_pt {
+	pg_atomic64 nr_touched;		 /* regions, in all leaves; relaxed */
 	_Atomic(struct pg_leaf *) *leaf; /* NR_LEAVES; set once each, release */
 	struct pg_lock lock[PG_NR_PT_LOCKS];
 };
