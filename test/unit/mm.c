@@ -512,4 +512,19 @@ TEST(a_child_forgets_ranges_that_it_does_not_have)
 	world_close();
 }
 
+TEST(metadata_is_counted_where_it_is_used)
+{
+	struct pgmap_stat st = {.size = sizeof(st)};
+	uint64_t before;
+
+	world_open(1024, 64, 4);
+	CHECK_EQ(pgmap_stat_get(&w.mm, &st), 0);
+	before = st.metadata;
+	CHECK_EQ(pg_soft_write(w.mmu, AT(0), 1), 0);
+	CHECK_EQ(pg_soft_write(w.mmu, AT(600), 1), 0);
+	CHECK_EQ(pgmap_stat_get(&w.mm, &st), 0);
+	CHECK_EQ(st.metadata - before, 2 * 512 * 9); /* two regions */
+	world_close();
+}
+
 TEST_MAIN()
