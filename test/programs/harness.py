@@ -13,7 +13,7 @@ Environment: PGMAP is the command under test, PGMAP_TEST_BIN the folder of the
 programs that are built here. PGMAP_TEST_SCALE (1) scales sizes and budget,
 PGMAP_TEST_DEVICES ("lz4 file") picks devices, PGMAP_TEST_CACHE is where inputs
 are kept between runs, PGMAP_TEST_KEEP=1 leaves the files of a run behind,
-PGMAP_TEST_TIMEOUT (240) is how many seconds a run may take.
+PGMAP_TEST_TIMEOUT (480) is how many seconds a run may take.
 Results are TAP on standard output.
 """
 import atexit, glob, json, os, random, shutil, signal, subprocess, sys
@@ -27,7 +27,7 @@ PGMAP = os.environ.get("PGMAP", "pgmap")
 BIN = os.environ.get("PGMAP_TEST_BIN", ".")
 SOURCE = os.path.dirname(os.path.abspath(__file__))
 RAM = max(16 * MB, int(64 * MB * SCALE))
-TIMEOUT = int(os.environ.get("PGMAP_TEST_TIMEOUT", "240"))
+TIMEOUT = int(os.environ.get("PGMAP_TEST_TIMEOUT", "480"))
 # What may be resident beyond 105 % of the budget: pages that threads fault in
 # while the evictor is on its way.
 FIXED = 8 * MB
