@@ -16,8 +16,8 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 
-#include "base/lock.h"
 #include "base/log.h"
 #include "base/sys.h"
 
@@ -460,15 +460,20 @@ void pg_control_total(const struct pg_control *control, struct pgmap_stat *st,
 {
 	/* Folding moves numbers from a slot to the total of ended ones; look
 	 * again when it happened meanwhile, but not for ever. */
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0, waited = 0; i < 1000 && waited < 100; i++) {
 		uint32_t seq = pg_load(&control->fold_seq, acquire);
 
 		sum_up(control, st, left);
 		pg_fence(acquire);
 		if (!(seq & 1) && seq == pg_load(&control->fold_seq, relaxed))
 			return;
-		if (seq & 1)
-			pg_yield(); /* whoever folds may need our CPU */
+		if (seq & 1) {
+			/* Whoever folds may have lost the CPU, or be dead. */
+			const struct timespec ms = {.tv_nsec = 1000000};
+
+			pg_sys(nanosleep, &ms, NULL);
+			waited++;
+		}
 	}
 }
 
