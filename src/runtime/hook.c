@@ -477,7 +477,9 @@ int pg_hook(struct pg_call *c)
 		return PG_CALL_NATIVE;
 	}
 	mask = pg_signals_block();
-	if (armed())
+	/* Not the one from above: another thread may have started it since. */
+	mm = armed();
+	if (mm)
 		keep_stack(mm, c->sp);
 	switch (c->nr) {
 	case SYS_mmap:
