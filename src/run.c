@@ -678,7 +678,7 @@ static void untrack(struct run *r, struct track *t)
 /* Print what the processes have to say. */
 static void hear(struct run *r)
 {
-	char line[252];
+	char line[PG_CONTROL_LINE];
 	size_t n;
 
 	while ((n = pg_control_hear(r->control, &r->heard, line)))

@@ -121,7 +121,7 @@ void pg_control_say(struct pg_control *control, const char *line, size_t len)
 }
 
 size_t pg_control_hear(struct pg_control *control, uint32_t *seen,
-		       char text[252])
+		       char text[PG_CONTROL_LINE])
 {
 	uint32_t n = pg_load(&control->nr_said, relaxed), i, len;
 

@@ -41,6 +41,7 @@
 #define PG_CONTROL_PROCS 256u
 #define PG_CONTROL_NAME_MAX 64u
 #define PG_CONTROL_SAID 32u
+#define PG_CONTROL_LINE 252u
 
 /** struct pg_control_stat - struct pgmap_stat and what was left alone, shared.
  * Written by one process (and by whoever folds), read by all; relaxed. */
@@ -138,7 +139,7 @@ struct pg_control {
 	pg_atomic32 nr_said; /* ever; the next goes to said[nr % SAID] */
 	struct {
 		pg_atomic32 len; /* 0: empty; release by who says, acquire */
-		char text[252];
+		char text[PG_CONTROL_LINE];
 	} said[PG_CONTROL_SAID];
 	/* Highest sums over the live processes that the parent has seen. */
 	_Alignas(64) pg_atomic64 peak_managed;
@@ -254,7 +255,7 @@ uint64_t pg_control_sample(struct pg_control *control);
 /** pg_control_hear() - Take the next line that was said after @seen of them.
  * Return: its length, 0 if there is none. */
 size_t pg_control_hear(struct pg_control *control, uint32_t *seen,
-		       char text[252]);
+		       char text[PG_CONTROL_LINE]);
 
 /** pg_control_fold() - Fold @proc if it still belongs to the process @pid that
  * started at @start (0: whatever its start). */
