@@ -421,6 +421,7 @@ void pg_runtime_publish(void)
 /* From now on memory is managed. On K. False: somebody changes mappings. */
 static bool arm(struct pgmap_mm *mm)
 {
+	pg_store(&pg_rt.looked, 1, seq_cst);
 	if (!scan(mm))
 		return false;
 	pg_store(&pg_rt.armed, 1, release);
@@ -435,13 +436,18 @@ static int arm_job(struct pgmap_mm *mm, void *arg)
 	return pg_load(&pg_rt.armed, relaxed) || arm(mm) ? 0 : -EAGAIN;
 }
 
-void pg_adopt_mapped(size_t len)
+void pg_adopt_begin(size_t len)
 {
 	uint64_t budget = pg_rt.control->budget;
-	uint64_t others, resident, writable;
+	uint64_t others, resident, writable, coming;
 	uint64_t total = pg_fetch_add(&pg_rt.mapped, len, relaxed) + len;
 	struct pgmap_mm *mm;
 
+	if (!len)
+		return;
+	/* Before statm is read: what another thread is about to map is counted
+	 * there or here. */
+	pg_fetch_add(&pg_rt.coming, len, seq_cst);
 	if (pg_load(&pg_rt.armed, relaxed) || pg_load(&pg_rt.off, relaxed))
 		return;
 	others = pg_control_resident(pg_rt.control, pg_rt.proc);
@@ -455,10 +461,28 @@ void pg_adopt_mapped(size_t len)
 	mm = pg_load(&pg_rt.mm, acquire);
 	/* Once more can be written than there is room for, it may be faster
 	 * than K can look: manage it from the first touch on. */
+	coming = pg_load(&pg_rt.coming, seq_cst);
 	read_statm(&resident, &writable);
-	if (!mm || writable + len + others <= budget)
+	if (!mm || writable + coming + others <= budget)
 		return;
 	while (pg_host_run(mm, arm_job, NULL))
+		pg_yield();
+}
+
+static int scan_job(struct pgmap_mm *mm, void *arg)
+{
+	(void)arg;
+	return scan(mm) ? 0 : -EAGAIN;
+}
+
+void pg_adopt_end(size_t len, bool managed)
+{
+	pg_fetch_sub(&pg_rt.coming, len, seq_cst);
+	/* Partner: arm(). It looks after it has said so: either it sees what
+	 * we mapped, or we see that it may not have. */
+	if (!len || managed || !pg_load(&pg_rt.looked, seq_cst))
+		return;
+	while (pg_host_run(pg_load(&pg_rt.mm, acquire), scan_job, NULL))
 		pg_yield();
 }
 

@@ -35,6 +35,7 @@ static void in_child(struct pgmap_mm *mm)
 				     "too many processes");
 	memset(&pg_rt.lock, 0, sizeof(pg_rt.lock));
 	memset(&pg_rt.ranges_lock, 0, sizeof(pg_rt.ranges_lock));
+	pg_store(&pg_rt.coming, 0, relaxed); /* of threads that are not here */
 	if (!mm)
 		return;
 	memset(&mm->stat, 0, sizeof(mm->stat));
@@ -47,6 +48,7 @@ static void in_child(struct pgmap_mm *mm)
 	case 1:
 		pg_store(&pg_rt.off, 1, relaxed);
 		pg_store(&pg_rt.armed, 0, relaxed);
+		pg_store(&pg_rt.looked, 0, relaxed);
 		pg_store(&pg_rt.mm, NULL, relaxed);
 		pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid,
 				     "a child had no right to userfaultfd");

@@ -94,12 +94,12 @@ static void hook_mmap(struct pg_call *c)
 	size_t len = page_up((size_t)c->arg[1]);
 	long flags = c->arg[3];
 	bool fixed = flags & MAP_FIXED;
+	size_t coming = worth(flags, len) ? len : 0;
 	struct pgmap_mm *mm;
 
-	if (worth(flags, len))
-		pg_adopt_mapped(len);
+	pg_adopt_begin(coming);
 	mm = armed();
-	if (!mm || (!fixed && !worth(flags, len))) {
+	if (!mm || (!fixed && !coming)) {
 		c->ret = make(c);
 		if (!pg_sys_failed(c->ret)) {
 			if (fixed)
@@ -108,6 +108,7 @@ static void hook_mmap(struct pg_call *c)
 			keep_apart(flags, (uintptr_t)c->ret,
 				   (uintptr_t)c->ret + len);
 		}
+		pg_adopt_end(coming, mm);
 		return;
 	}
 	pgmap_mm_change_begin(mm);
@@ -120,10 +121,11 @@ static void hook_mmap(struct pg_call *c)
 		pgmap_mm_unmap(mm, (void *)start, len);
 		pg_ranges_unmapped(start, start + len);
 		keep_apart(flags, start, start + len);
-		if (worth(flags, len))
+		if (coming)
 			adopt(mm, start, start + len);
 	}
 	pgmap_mm_change_end(mm);
+	pg_adopt_end(coming, mm);
 }
 
 static void hook_munmap(struct pg_call *c)
@@ -174,17 +176,18 @@ static void hook_mremap(struct pg_call *c)
 	size_t old_len = page_up((size_t)c->arg[1]);
 	size_t new_len = page_up((size_t)c->arg[2]);
 	bool stays = c->arg[3] & MREMAP_DONTUNMAP;
+	size_t coming = new_len > old_len ? new_len - old_len : 0;
 	struct pgmap_mm *mm;
 	bool ours;
 
-	if (new_len > old_len)
-		pg_adopt_mapped(new_len - old_len);
+	pg_adopt_begin(coming);
 	mm = armed();
 	if (!mm) {
 		c->ret = make(c);
 		if (!pg_sys_failed(c->ret))
 			forget_moved(old, old_len, (uintptr_t)c->ret, new_len,
 				     stays);
+		pg_adopt_end(coming, mm);
 		return;
 	}
 	pgmap_mm_change_begin(mm);
@@ -205,6 +208,7 @@ static void hook_mremap(struct pg_call *c)
 			pgmap_mm_unmap(mm, (void *)old, old_len);
 	}
 	pgmap_mm_change_end(mm);
+	pg_adopt_end(coming, mm);
 }
 
 /* LOCK_MM before rt.lock, as in fork. */
@@ -212,14 +216,16 @@ static void hook_brk(struct pg_call *c)
 {
 	uintptr_t want = (uintptr_t)c->arg[0], old, now;
 	struct pgmap_mm *mm;
+	size_t coming;
 
 	old = pg_rt.brk;
-	if (want > old && old)
-		pg_adopt_mapped(want - old);
+	coming = want > old && old ? want - old : 0;
+	pg_adopt_begin(coming);
 	mm = armed();
 	if (!mm) {
 		c->ret = make(c);
 		pg_rt.brk = (uintptr_t)c->ret;
+		pg_adopt_end(coming, mm);
 		return;
 	}
 	pgmap_mm_change_begin(mm);
@@ -237,6 +243,7 @@ static void hook_brk(struct pg_call *c)
 			adopt(mm, v ? v->start : old, now);
 	}
 	pgmap_mm_change_end(mm);
+	pg_adopt_end(coming, mm);
 }
 
 static bool all_managed(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
@@ -498,8 +505,9 @@ int pg_hook(struct pg_call *c)
 		hook_madvise(c);
 		break;
 	case SYS_mprotect:
-		pg_adopt_mapped((size_t)c->arg[1]);
-		answer = PG_CALL_NATIVE;
+		pg_adopt_begin((size_t)c->arg[1]);
+		c->ret = make(c);
+		pg_adopt_end((size_t)c->arg[1], false);
 		break;
 	case SYS_clone:
 	case SYS_clone3:

@@ -38,7 +38,10 @@ struct pg_runtime {
 	_Atomic(struct pgmap_mm *) mm;
 	pg_atomic32 armed;  /* release by K, acquire by hooks */
 	pg_atomic32 off;    /* gave up: manage nothing more; relaxed */
+	pg_atomic32 looked; /* K may have begun to look what is mapped; seq_cst,
+			     * see pg_adopt_end() */
 	pg_atomic64 mapped; /* private anonymous bytes mapped so far; relaxed */
+	pg_atomic64 coming; /* of them, in calls that have not ended; seq_cst */
 	pg_atomic32 zerocopy; /* pages may sit in a socket; release */
 
 	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
@@ -72,9 +75,12 @@ void pg_exec(struct pg_call *call);
 /* adopt.c */
 /** pg_adopt_init() - Note what must stay apart from the start. */
 void pg_adopt_init(void);
-/** pg_adopt_mapped() - @len more bytes are mapped; may start F and K.
- * Context: signals blocked; no lock held. */
-void pg_adopt_mapped(size_t len);
+/** pg_adopt_begin() - A call is about to map @len more bytes, or to make them
+ * writable; may start F and K. Context: signals blocked; no lock held. */
+void pg_adopt_begin(size_t len);
+/** pg_adopt_end() - It has, or has failed. @managed: it knew that memory is
+ * managed, and saw to it. Context: as pg_adopt_begin(). */
+void pg_adopt_end(size_t len, bool managed);
 /** pg_adopt_tick() - K's regular work. */
 uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm);
 /** pg_apart_add() - Never manage [@start, @end): reason is the name in
