@@ -24,6 +24,7 @@ check: setup-check
 	scripts/ci.sh
 
 bench: all
+	$(BUILD)/pgmap bench core
 	$(BUILD)/pgmap bench map
 
 mutation:

@@ -3,6 +3,10 @@
  * adopt.c - 64 MB behind ordinary pointers, of which 16 MB are in RAM.
  *
  *   cc adopt.c $(pkg-config --cflags --libs pgmap) && ./a.out [DEVICE]
+ *
+ * If the loader does not find libpgmap.so.0: run ldconfig as root after the
+ * installation, or name its folder, as in
+ *   LD_LIBRARY_PATH=$(pkg-config --variable=libdir pgmap) ./a.out
  */
 #include <stdint.h>
 #include <stdio.h>

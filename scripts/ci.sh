@@ -129,6 +129,16 @@ step_tsan() {
     tests tsan fast
 }
 
+# Which branches of core the fast tests take.
+step_coverage() {
+    build coverage gcc -Db_coverage=true -Dc_args=-fprofile-update=atomic ||
+        return
+    find build/coverage -name '*.gcda' -delete
+    tests coverage fast
+    printf '\n== coverage (%d s since the start)\n' $((SECONDS - began))
+    scripts/coverage.py build/coverage | tee $results/coverage.tap
+}
+
 step_mutation() {
     build mutation gcc -Dmutation=true || return
     printf '\n== mutation (%d s since the start)\n' $((SECONDS - began))
@@ -141,7 +151,7 @@ step_programs() {
     tests gcc programs
 }
 
-steps="text gcc clang release asan tsan mutation programs"
+steps="text gcc clang release asan tsan coverage mutation programs"
 if [ $# = 0 ]; then
     # shellcheck disable=SC2086 # a list
     set -- $steps

@@ -31,7 +31,7 @@ MAY = {
     "examples": (),
 }
 # ... and these of <pgmap/...>.
-ALL = {"driver.h", "pgmap.h", "run.h", "stat.h"}
+ALL = {"driver.h", "pagemap.h", "pgmap.h", "run.h", "stat.h"}
 PUBLIC = {
     "include/pgmap": ALL,
     "src/base": set(),
@@ -50,11 +50,11 @@ CORE_LIBC = {"errno.h", "limits.h", "stdbool.h", "stddef.h", "stdint.h",
 # The only files of core that may call a driver, and the MMU.
 DOORS = [
     ("device.c",
-     r"ops(\.|->)(open|close|store|load|discard|usage|fork|direct_access|"
-     r"flush)\s*\("),
+     r"dev->ops(\.|->)(open|close|store|load|discard|usage|fork|"
+     r"direct_access|flush)\s*\("),
     ("pt.c",
-     r"ops(\.|->)(watch|unwatch|take|give|zero|poison|wake|present|pool_map|"
-     r"pool_unmap|pool_fill|pool_drop|now_ns)\s*\("),
+     r"(m|mmu)->ops(\.|->)(watch|unwatch|take|give|zero|poison|wake|present|"
+     r"pool_map|pool_unmap|pool_fill|pool_drop|now_ns)\s*\("),
 ]
 # In every source but tests.
 BANNED = [

@@ -23,6 +23,9 @@
 #include "driver/driver.h"
 #include "mmu/uffd.h"
 
+#define RAM_MIN (8ul << 20)
+#define RAM_MIN_FOLIOS 32
+#define FOLIO_MAX (2u << 20)
 #define EVENTS 16
 #define TICK_NS 10000000u
 /* Until K tries again to wake parked faults. */
@@ -305,7 +308,8 @@ static int open_device(const char *device, struct pgmap_device **dev,
 
 static int start(struct host *h)
 {
-	struct pg_uffd_config config = {.events = false};
+	/* Only the runtime sees a fork. */
+	struct pg_uffd_config config = {.nofork = !h->hooks.started};
 	int ret = pg_uffd_create(&config, &h->mmu, h->error, h->error_len);
 
 	if (ret)
@@ -414,9 +418,56 @@ int pg_host_open(const struct pgmap_mm_config *config,
 	return 0;
 }
 
+int pg_open_check(uint64_t ram, uint64_t folio_size, const char *ram_name,
+		  const char *folio_name, char *error, size_t error_len)
+{
+	unsigned long min = RAM_MIN + RAM_MIN_FOLIOS * folio_size;
+
+	if (folio_size < PG_PAGE_SIZE || folio_size > FOLIO_MAX ||
+	    (folio_size & (folio_size - 1))) {
+		pg_format(error, error_len,
+			  "a folio of %lu bytes cannot be: give %s a power of "
+			  "two from 4K to 2M",
+			  (unsigned long)folio_size, folio_name);
+		return -EINVAL;
+	}
+	if (ram < min) {
+		pg_format(error, error_len,
+			  "a budget of %lu KB is below what can work with "
+			  "folios of %lu KB: give %s at least %luK",
+			  (unsigned long)ram >> 10,
+			  (unsigned long)folio_size >> 10, ram_name, min >> 10);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 int pgmap_mm_create(const struct pgmap_mm_config *config, struct pgmap_mm **mm,
 		    char *error, size_t error_len)
 {
+	const char *why = NULL;
+	int ret;
+
+	if (!error || !error_len) {
+		error = NULL;
+		error_len = 0;
+	}
+	if (!config || !mm)
+		why = "no configuration is given, or no place for the result";
+	else if (config->size != sizeof(*config))
+		why = "the configuration is of another version: set its size";
+	else if (!config->device)
+		why = "no device is named: set device to \"NAME[:OPTIONS]\"";
+	else if (strlen(config->device) >= sizeof(((struct host *)0)->device))
+		why = "the options of the device are too long";
+	if (why) {
+		pg_format(error, error_len, "%s", why);
+		return -EINVAL;
+	}
+	ret = pg_open_check(config->ram, config->folio_size, "ram",
+			    "folio_size", error, error_len);
+	if (ret)
+		return ret;
 	return pg_host_open(config, NULL, mm, error, error_len);
 }
 

@@ -26,6 +26,12 @@ struct pg_host_hooks {
 	void *ctx;
 };
 
+/** pg_open_check() - Can a budget and a folio size be? @ram_name and
+ * @folio_name: what the caller knows them as. Return: 0, or -EINVAL and one
+ * line in @error. */
+int pg_open_check(uint64_t ram, uint64_t folio_size, const char *ram_name,
+		  const char *folio_name, char *error, size_t error_len);
+
 /** pg_host_open() - pgmap_mm_create() with @hooks (copied; may be NULL). */
 int pg_host_open(const struct pgmap_mm_config *config,
 		 const struct pg_host_hooks *hooks, struct pgmap_mm **mm,

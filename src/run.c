@@ -47,6 +47,7 @@
 #include "base/sys.h"
 #include "driver/driver.h"
 #include "mmu/uffd.h"
+#include "open.h"
 #include "runtime/control.h"
 #include "runtime/site.h"
 
@@ -55,9 +56,6 @@
 #endif
 #define PRELOAD_FILE "libpgmap-preload.so"
 
-#define RAM_MIN (8ull << 20)
-#define RAM_MIN_FOLIOS 32
-#define FOLIO_MAX (2u << 20)
 /* What a device is asked for on trial: 1 TB. */
 #define TRIAL_SLOTS (1ull << 28)
 #define TICK_MANAGED_MS 10
@@ -101,7 +99,10 @@ struct run {
 	bool stopped;
 	int status;
 	uint64_t held_checked_ns;
+	uint64_t small_checked_ns;
 	uint32_t heard; /* lines printed */
+	char last[PG_CONTROL_LINE];
+	size_t last_len;
 	int nr_peers;
 	struct peer peers[PEER_MAX];
 	int nr_tracks;
@@ -242,25 +243,15 @@ int pgmap_machine_get(struct pgmap_machine *machine)
 static int check_config(struct run *r)
 {
 	const struct pgmap_run_config *c = r->config;
-	uint64_t min;
+	char why[256];
 	int ret;
 
 	if (!c || c->size != sizeof(*c) || !c->argv || !c->argv[0])
 		return fail(r, -EINVAL, "no program is named");
-	if (c->folio_size < PGMAP_PAGE_SIZE || c->folio_size > FOLIO_MAX ||
-	    (c->folio_size & (c->folio_size - 1)))
-		return fail(r, -EINVAL,
-			    "a folio of %llu bytes cannot be: give --folio a "
-			    "power of two from 4K to 2M",
-			    (unsigned long long)c->folio_size);
-	min = RAM_MIN + RAM_MIN_FOLIOS * c->folio_size;
-	if (c->ram < min)
-		return fail(r, -EINVAL,
-			    "a budget of %llu KB is below what can work with "
-			    "folios of %llu KB: give --ram at least %lluK",
-			    (unsigned long long)(c->ram >> 10),
-			    (unsigned long long)(c->folio_size >> 10),
-			    (unsigned long long)(min >> 10));
+	ret = pg_open_check(c->ram, c->folio_size, "--ram", "--folio", why,
+			    sizeof(why));
+	if (ret)
+		return fail(r, ret, "%s", why);
 	ret = pgmap_device_try(c->device, r->error, r->error_len);
 	return ret;
 }
@@ -674,16 +665,56 @@ static void untrack(struct run *r, struct track *t)
 	*t = r->tracks[--r->nr_tracks];
 }
 
-/* Children that forked have taken slots without telling us. */
 /* Print what the processes have to say. */
 static void hear(struct run *r)
 {
 	char line[PG_CONTROL_LINE];
 	size_t n;
 
-	while ((n = pg_control_hear(r->control, &r->heard, line)))
+	while ((n = pg_control_hear(r->control, &r->heard, line))) {
+		/* What several processes say is said once. */
+		if (n == r->last_len && !memcmp(line, r->last, n))
+			continue;
+		memcpy(r->last, line, n);
+		r->last_len = n;
 		if (write(STDERR_FILENO, line, n) < 0)
 			break;
+	}
+}
+
+/* Anonymous bytes in RAM, of /proc/PID/statm. */
+static uint64_t resident_of(int pid)
+{
+	unsigned long long all = 0, shared = 0;
+	char path[32];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*u %llu %llu", &all, &shared) != 2)
+		all = shared = 0;
+	fclose(f);
+	return all > shared ? (all - shared) * PGMAP_PAGE_SIZE : 0;
+}
+
+/* A process that is not managed may have no thread that counts for it. */
+static void look_at_small(struct run *r, uint64_t now)
+{
+	struct pg_control *c = r->control;
+
+	if (now - r->small_checked_ns < TICK_IDLE_MS * 1000000u)
+		return;
+	r->small_checked_ns = now;
+	for (int i = 0; i < r->nr_tracks; i++) {
+		struct pg_control_proc *p =
+			pg_control_find(c, r->tracks[i].pid);
+
+		if (p && pg_load(&p->state, relaxed) != PG_CONTROL_MANAGED)
+			pg_store(&p->resident, resident_of(r->tracks[i].pid),
+				 relaxed);
+	}
 }
 
 static void look_at_slots(struct run *r)
@@ -693,6 +724,7 @@ static void look_at_slots(struct run *r)
 	uint64_t now = pg_now_ns();
 	bool gone = false;
 
+	/* Children that forked have taken slots without telling us. */
 	for (uint32_t i = 0; i < high && i < PG_CONTROL_PROCS; i++) {
 		int pid = (int)pg_load(&c->procs[i].pid, acquire);
 
@@ -701,6 +733,7 @@ static void look_at_slots(struct run *r)
 	}
 	if (gone)
 		pg_control_reap(c);
+	look_at_small(r, now);
 	pg_control_sample(c);
 	hear(r);
 	if (now - r->held_checked_ns < 1000000000u)
@@ -1150,6 +1183,7 @@ static void fill_result(struct run *r, struct pgmap_run_result *result)
 	all.nr_procs = pg_load(&c->nr_procs, relaxed);
 	all.nr_managed = pg_load(&c->nr_managed, relaxed);
 	pg_control_total(c, &all.total, &all.left);
+	all.peak_tree = pg_load(&c->peak_tree, relaxed);
 	if (pg_load(&c->unmanaged_taken, acquire) == 2) {
 		char why[sizeof(c->unmanaged)];
 

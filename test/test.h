@@ -7,6 +7,8 @@
  *
  * Tests register themselves in the order of the file. PGMAP_TEST=<name> runs
  * those whose name contains it. SKIP(why) ends a test as skipped.
+ * PGMAP_TEST_ALLOC=1 runs each test again and again, with the 1st, 2nd, 3rd ...
+ * allocation of it failing: see test/alloc.h.
  */
 #ifndef TEST_H
 #define TEST_H
@@ -45,6 +47,8 @@ static size_t test_nr;
 		skip();                                                        \
 	} while (0)
 
+#include "alloc.h"
+
 #define TEST_MAIN()                                                            \
 	int main(void)                                                         \
 	{                                                                      \
@@ -55,6 +59,8 @@ static size_t test_nr;
 		for (size_t i = 0; i < test_nr; i++)                           \
 			if (!only || strstr(test_list[i].name, only))          \
 				test_list[n++] = test_list[i];                 \
+		if (getenv("PGMAP_TEST_ALLOC"))                                \
+			return test_alloc(test_list, n);                       \
 		return _cmocka_run_group_tests(__FILE__, test_list, n, NULL,   \
 					       NULL);                          \
 	}

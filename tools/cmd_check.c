@@ -43,6 +43,9 @@ static void print_devices(struct out_json *o, bool *lz4)
 
 	if (o)
 		out_json_list(o, "devices");
+	else
+		printf("\ndevices: --device NAME[:OPTIONS], as lz4:4G or "
+		       "file:/mnt/fast,size=20G\n");
 	for (unsigned int i = 0; !pgmap_device_info_get(i, &info); i++) {
 		char error[256] = "", name[64];
 		int ret = pgmap_device_try(info.name, error, sizeof(error));

@@ -3,23 +3,30 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <pgmap/driver.h>
 #include <pgmap/run.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "cmd.h"
 #include "out.h"
 
 #define RAM_FALLBACK (1ull << 30)
 #define RAM_LEAST (128ull << 20)
+/* Pages came back more often than this, and this much: too little RAM. */
+#define THRASH 4u
+#define THRASH_LEAST (256ull << 20)
+/* Below this, what compression saves is not worth a word. */
+#define NOTHING_LEAST (16ull << 20)
 
 struct options {
 	struct pgmap_run_config config;
 	const char *summary, *json;
-	bool quiet;
+	bool quiet, device;
 };
 
 /* One number out of a small file: the first after @key, or the first. */
@@ -116,6 +123,13 @@ static int parse(int argc, char **argv, struct options *o)
 			}
 			break;
 		case 'd':
+			if (o->device) {
+				fprintf(stderr,
+					"pgmap: --device is given twice; one "
+					"run has one device\n");
+				return 2;
+			}
+			o->device = true;
 			o->config.device = optarg;
 			break;
 		case 'v':
@@ -177,6 +191,57 @@ static void print_faults(FILE *to, const struct pgmap_stat *st)
 	fprintf(to, "\n");
 }
 
+/* What would have made it go better. */
+static void print_hints(FILE *to, const struct options *o,
+			const struct pgmap_run_result *res)
+{
+	const struct pgmap_stat *st = &res->total;
+	uint64_t moved = (st->loads + st->prefetched) * PGMAP_PAGE_SIZE;
+	uint64_t held = st->peak_device_host + st->peak_device_media;
+
+	if (moved > THRASH * st->peak_managed && moved > THRASH_LEAST)
+		fprintf(to,
+			"  hint           pages came back %.0f times for each "
+			"one managed; more --ram, or %s --folio, would help\n",
+			(double)moved / (double)st->peak_managed,
+			st->prefetched > st->loads ? "a smaller" : "another");
+	if (st->peak_device_host > held / 2 && st->peak_away > NOTHING_LEAST &&
+	    st->peak_device_host > st->peak_away / 10 * 9)
+		fprintf(to,
+			"  hint           the data does not compress: device "
+			"%s "
+			"saved nothing; try --device file\n",
+			o->config.device);
+}
+
+/* More was in RAM than the budget; say why, as far as it is known. */
+static void print_above(FILE *to, const struct options *o,
+			const struct pgmap_run_result *res)
+{
+	const struct pgmap_stat *st = &res->total;
+	uint64_t ram = o->config.ram, peak = res->peak_tree;
+	const char *why = "memory grew faster than it could leave";
+	char a[OUT_LEN];
+
+	peak = peak > st->peak_resident ? peak : st->peak_resident;
+	if (peak <= ram + ram / 20)
+		return;
+	if (res->unmanaged[0])
+		why = "some processes could not be managed";
+	else if (st->full)
+		why = "the device was full";
+	else if (st->io_errors)
+		why = "the device failed";
+	else if (!res->nr_managed)
+		why = "it came near its budget too shortly to be managed";
+	else if (st->busy > st->evictions)
+		why = "pages were pinned or shared when they were to leave";
+	else if (res->nr_procs > 4 * res->nr_managed)
+		why = "many processes were too small to be managed";
+	fprintf(to, "  above budget   by %s at most, because %s\n",
+		out_bytes(a, peak - ram), why);
+}
+
 /* What was not as it should be; nothing when all was. */
 static void print_troubles(FILE *to, const struct pgmap_run_result *res)
 {
@@ -216,9 +281,16 @@ static void print_summary(FILE *to, const struct options *o,
 		o->config.argv[0], out_bytes(a, o->config.ram),
 		o->config.device);
 	if (!res->nr_managed && !st->evictions) {
-		fprintf(to,
-			"  it never came near its budget, so its memory was "
-			"left as it was\n");
+		if (!res->unmanaged[0] &&
+		    res->peak_tree < o->config.ram / 4 * 3)
+			fprintf(to, "  it never came near its budget, so its "
+				    "memory was left as it was\n");
+		else
+			fprintf(to,
+				"  nothing was managed; %s of memory were in "
+				"RAM at most\n",
+				out_bytes(a, res->peak_tree));
+		print_above(to, o, res);
 		print_troubles(to, res);
 		return;
 	}
@@ -241,7 +313,9 @@ static void print_summary(FILE *to, const struct options *o,
 		fprintf(to, " (%.2f to 1)", ratio(st->peak_away, held));
 	fprintf(to, "\n");
 	print_faults(to, st);
+	print_above(to, o, res);
 	print_troubles(to, res);
+	print_hints(to, o, res);
 }
 
 static int write_json(FILE *to, struct out_json *j, const struct options *o,
@@ -267,6 +341,7 @@ static int write_json(FILE *to, struct out_json *j, const struct options *o,
 	PGMAP_LEFT_ALONE(X)
 #undef X
 	out_json_string(j, "unmanaged", res->unmanaged);
+	out_json_u64(j, "peak_tree", res->peak_tree);
 	return out_json_write(j, to);
 }
 
@@ -293,7 +368,8 @@ static int end_as(int status)
 
 static FILE *open_output(const char *path)
 {
-	FILE *f = fopen(path, "we");
+	FILE *f = strcmp(path, "-") ? fopen(path, "we")
+				    : fdopen(dup(STDOUT_FILENO), "w");
 
 	if (!f)
 		fprintf(stderr, "pgmap: cannot write %s: %s\n", path,
@@ -349,16 +425,23 @@ const struct cmd cmd_run = {
 	.summary = "run a program in less RAM than it uses",
 	.usage =
 		"usage: pgmap run [options] [--] PROGRAM [ARGUMENT...]\n\n"
-		"  -r, --ram SIZE      RAM for the program and all it starts;\n"
+		"  -r, --ram SIZE      RAM for the program and all it starts:\n"
+		"                      at least 8M and 32 folios, which is "
+		"10M\n"
+		"                      with folios of 64K, 72M with 2M;\n"
 		"                      default: half of what is available\n"
 		"  -d, --device NAME[:OPTIONS]\n"
 		"                      where cold memory goes; default: lz4;\n"
-		"                      see pgmap check\n"
+		"                      as lz4:4G, file:/var/tmp,size=20G or\n"
+		"                      file:/dev/nvme0n1; see pgmap check\n"
 		"  -f, --folio SIZE    what moves together, 4K to 2M;\n"
 		"                      default: 64K\n"
 		"      --summary FILE  the summary goes there, not to stderr\n"
-		"      --json FILE     the same, and all counters, as JSON\n"
+		"      --json FILE     the same, and all counters, as JSON;\n"
+		"                      FILE - is standard output\n"
 		"  -q, --quiet         no summary on stderr\n"
-		"  -v, --verbose       say more; twice: say much more\n",
+		"  -v, --verbose       say when memory begins to be managed "
+		"and\n"
+		"                      to leave; twice: each mapping as well\n",
 	.run = run,
 };

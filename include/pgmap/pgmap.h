@@ -2,9 +2,9 @@
 /*
  * pgmap.h - device memory behind ordinary pointers: what a program calls.
  *
- * Two parts: an address space whose cold pages live on a device (struct
- * pgmap_mm), and page maps, the ZONE_DEVICE model that it stands on (struct
- * pgmap). Rules that hold for every function here:
+ * Here: an address space whose cold pages live on a device (struct pgmap_mm).
+ * In pagemap.h: page maps, the ZONE_DEVICE model that it stands on (struct
+ * pgmap). Rules that hold for every function of both:
  *  - returns 0 or a negative errno; results come back through the last pointer;
  *  - errno is never read and never set;
  *  - sizes and lengths are in bytes unless the name says pages;
@@ -28,146 +28,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <pgmap/pagemap.h>
 #include <pgmap/stat.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* ---- Page maps: who owns which device pages (semantics.md 2, 3, 4) ---- */
-
-struct pgmap;	    /* a page map     Linux: struct dev_pagemap */
-struct pgmap_folio; /* 2^order pages  Linux: struct folio */
-
-/** enum pgmap_type - What the pages of a map are (R1, R2). 0 is invalid on
- * purpose: a zeroed struct must not work by chance. */
-enum pgmap_type {
-	PGMAP_PRIVATE = 1,   /* the CPU cannot address it */
-	PGMAP_COHERENT = 2,  /* it can; the driver manages it */
-	PGMAP_FS_DAX = 3,    /* it can; a file system allocates it */
-	PGMAP_GENERIC = 4,   /* it can; a device file maps it */
-	PGMAP_PCI_P2PDMA = 5 /* device BAR memory for peers */
-};
-
-/** Page frame numbers below this are system memory's (R4). */
-#define PGMAP_FIRST_DEVICE_PFN ((uint64_t)1 << 36)
-#define PGMAP_MAX_RANGES 8
-/** Ranges are multiples of a subsection: 2 MB (R5). */
-#define PGMAP_SUBSECTION_PAGES 512u
-/** The largest folio is 2^PGMAP_MAX_ORDER pages. */
-#define PGMAP_MAX_ORDER 9u
-
-struct pgmap_range {
-	uint64_t pfn;
-	uint64_t nr; /* pages */
-};
-
-struct pgmap_fault; /* a CPU fault being handled; opaque */
-
-/**
- * struct pgmap_ops - What the driver of a map does (R3).
- * @folio_free:     The last reference is gone: put the folio's pages on your
- *                  free list. Context: any last put; must not sleep, must not
- *                  take a lock that is held around a put (R44). The folio may
- *                  be handed out again before it returns.
- * @migrate_to_ram: The CPU touched a page of the folio, which is locked and
- *                  referenced by the caller: bring it back. Return: 0 or a
- *                  negative errno, which is final for the thread (R90).
- */
-struct pgmap_ops {
-	size_t size;
-	void (*folio_free)(struct pgmap_folio *folio);
-	int (*migrate_to_ram)(struct pgmap_fault *fault);
-};
-
-/**
- * struct pgmap_desc - What to create.
- * @range: Where; pfn 0 in the only range of a PRIVATE map: choose for me.
- * @owner: Who; equal owners may see each other's private pages (R16).
- * @data:  The driver's.
- */
-struct pgmap_desc {
-	size_t size;
-	enum pgmap_type type;
-	uint32_t nr_range;
-	struct pgmap_range range[PGMAP_MAX_RANGES];
-	const struct pgmap_ops *ops;
-	void *owner;
-	void *data;
-};
-
-/**
- * pgmap_create() - Make a page map. Linux: memremap_pages().
- *
- * All pages are idle: count 0. Nothing is written for them until they are
- * handed out, so a map of any size costs the same.
- *
- * Context: May sleep. Takes LOCK_PAGEMAP.
- * Return: 0; -EINVAL unknown type, no range, range not a multiple of a
- *         subsection or wrapping, ops or owner missing that the type needs
- *         (R1, R3, R4, R5); -EOPNOTSUPP a type this build has not got yet;
- *         -ENXIO intersects system memory; -ENOMEM overlaps another map, a
- *         dying one too (R6), or no memory; -ENOSPC too many maps. Nothing is
- *         left behind (R7).
- */
-int pgmap_create(const struct pgmap_desc *desc, struct pgmap **map);
-
-/** pgmap_kill() - No new lookups and hand-outs from now on; holders go on.
- * One-way, idempotent (R9, R12, R21). */
-void pgmap_kill(struct pgmap *map);
-
-/**
- * pgmap_destroy() - Kill, wait until no page is held, free (R10, R13).
- *
- * Context: Sleeps as long as any page of the map has a count. Must not hold
- *          a page of it.
- * Return: 0, or -EINVAL: there is no such map any more (R21).
- */
-int pgmap_destroy(struct pgmap *map);
-
-/**
- * pgmap_lookup() - Find the live map of a page. Linux: get_dev_pagemap().
- * @hint: Result of an earlier call, whose reference is used up, or NULL.
- *
- * Return: the map with a reference for pgmap_put(), or NULL: no map there, or
- *         a dying one (R8, R9).
- */
-struct pgmap *pgmap_lookup(uint64_t pfn, struct pgmap *hint);
-/** pgmap_put() - Drop a reference from pgmap_lookup(). */
-void pgmap_put(struct pgmap *map);
-/** pgmap_is_dying() - Advisory: may become true right after (R67). */
-bool pgmap_is_dying(const struct pgmap *map);
-enum pgmap_type pgmap_get_type(const struct pgmap *map);
-void *pgmap_get_data(const struct pgmap *map);
-/** pgmap_range_get() - The @i-th range. Return: 0 or -EINVAL. */
-int pgmap_range_get(const struct pgmap *map, uint32_t i,
-		    struct pgmap_range *range);
-
-/**
- * pgmap_get_folio() - Hand out 2^@order pages from @pfn: count 0 to 1 (R60).
- *
- * For the allocator of the map only, which knows that the pages are free. The
- * folio comes locked, with count 1, not mapped anywhere (R35, R36).
- *
- * Return: 0; -EINVAL outside the map, or not aligned to its order; -ENODEV the
- *         map is dying; -EBUSY the page is in use. Nothing changed then (R12).
- */
-int pgmap_get_folio(struct pgmap *map, uint64_t pfn, unsigned int order,
-		    struct pgmap_folio **folio);
-
-/** pgmap_folio_tryget() - Take a reference unless the count is 0 (R34).
- * The caller must look again at what led it to the folio. */
-bool pgmap_folio_tryget(struct pgmap_folio *folio);
-/** pgmap_folio_get() - Take one more reference; a count of 0 is a bug (R55). */
-void pgmap_folio_get(struct pgmap_folio *folio);
-/** pgmap_folio_put() - Drop a reference; the last one frees (R38). */
-void pgmap_folio_put(struct pgmap_folio *folio);
-bool pgmap_folio_trylock(struct pgmap_folio *folio);
-void pgmap_folio_unlock(struct pgmap_folio *folio);
-unsigned int pgmap_folio_order(const struct pgmap_folio *folio);
-uint32_t pgmap_folio_count(const struct pgmap_folio *folio);
-uint64_t pgmap_folio_pfn(const struct pgmap_folio *folio);
-struct pgmap *pgmap_folio_map(const struct pgmap_folio *folio);
 
 /* ---- An address space whose cold pages live on a device ---- */
 
@@ -190,10 +56,12 @@ struct pgmap_mm_config {
  * pgmap_mm_create() - Open a device and start to serve faults.
  * @error: Out, on failure: one line that names the cause and the way out.
  *
- * One thread serves faults and one evicts; both are unknown to libc.
+ * One thread serves faults and one evicts; both are unknown to libc. After
+ * fork() the child has no mapping at addresses that are managed: a touch there
+ * is a SIGSEGV. `pgmap run` is for programs that fork.
  *
  * Return: 0; what the device's open said; -EPERM no right to use userfaultfd;
- *         -EINVAL; -ENOMEM.
+ *         -EINVAL less than 8 MB or 32 folios, or no device; -ENOMEM.
  */
 int pgmap_mm_create(const struct pgmap_mm_config *config, struct pgmap_mm **mm,
 		    char *error, size_t error_len);

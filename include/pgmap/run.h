@@ -70,6 +70,7 @@ struct pgmap_left_alone {
  * @total:      Counters, summed over all processes; peaks are of the sum.
  * @left:       What was left alone, the most of any moment, summed.
  * @unmanaged:  One line on processes that could not be managed and why, or "".
+ * @peak_tree:  Anonymous bytes in RAM at most, managed or not, as sampled.
  */
 struct pgmap_run_result {
 	size_t size;
@@ -79,6 +80,7 @@ struct pgmap_run_result {
 	struct pgmap_stat total;
 	struct pgmap_left_alone left;
 	char unmanaged[256];
+	uint64_t peak_tree;
 };
 
 /**

@@ -8,7 +8,10 @@
 #include "base/sys.h"
 
 #define PG_RW_WRITER 0x80000000u
-#define SPINS 100
+/* Tries before it sleeps. */
+#ifndef PG_LOCK_SPINS
+#define PG_LOCK_SPINS 100
+#endif
 
 /*
  * Order checks need thread-local storage, which our own threads inside a
@@ -38,6 +41,15 @@ void pg_wait(pg_atomic32 *word, uint32_t value, uint64_t timeout_ns)
 	};
 
 	pg_sys(futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns ? &t : NULL);
+}
+
+void pg_wait_left(pg_atomic32 *word, uint32_t value, uint64_t *left_ns)
+{
+	uint64_t start = pg_now_ns(), slept;
+
+	pg_wait(word, value, *left_ns);
+	slept = pg_now_ns() - start;
+	*left_ns = slept < *left_ns ? *left_ns - slept : 0;
 }
 
 void pg_wake(pg_atomic32 *word)
@@ -70,7 +82,7 @@ bool pg_trylock(struct pg_lock *l, enum pg_lock_rank rank)
 void pg_lock(struct pg_lock *l, enum pg_lock_rank rank)
 {
 	check_order(rank);
-	for (int i = 0; i < SPINS; i++) {
+	for (int i = 0; i < PG_LOCK_SPINS; i++) {
 		if (try_take(l))
 			goto taken;
 		pg_cpu_relax();

@@ -20,16 +20,22 @@
 #include "base/atomic.h"
 
 enum pg_lock_rank {
-	LOCK_FORK,    /* the runtime: no fork while we start or stop */
-	LOCK_MM,      /* an instance: its ranges      Linux: mmap_lock */
-	LOCK_FOLIO,   /* a folio: where its bytes are Linux: folio_lock */
-	LOCK_PT,      /* a leaf of the page table     Linux: ptl */
-	LOCK_EVICT,   /* the queue of blocks in RAM   Linux: lru_lock */
-	LOCK_POOL,    /* the free buffers of an instance */
-	LOCK_PAGEMAP, /* the list of page maps */
-	LOCK_DEVICE,  /* a device: its free slots */
-	LOCK_DRIVER,  /* a driver's own */
-	LOCK_LEAF,    /* log, trace: nothing is taken under it */
+	LOCK_FORK,	 /* the runtime: no fork while we start or stop */
+	LOCK_MM,	 /* an instance: its ranges      Linux: mmap_lock */
+	LOCK_DAX,	 /* a DAX device: its files */
+	LOCK_INVALIDATE, /* a mapping: faults against truncation Linux:
+			    invalidate_lock */
+	LOCK_ENTRY,	 /* an entry of a DAX file */
+	LOCK_OWNER,	 /* a block of DAX: which files have it */
+	LOCK_FOLIO,	 /* a folio: where its bytes are Linux: folio_lock */
+	LOCK_MAPPING,	 /* a mapping: its areas          Linux: i_mmap_rwsem */
+	LOCK_PT,	 /* a leaf of the page table     Linux: ptl */
+	LOCK_EVICT,	 /* the queue of blocks in RAM   Linux: lru_lock */
+	LOCK_POOL,	 /* the free buffers of an instance */
+	LOCK_PAGEMAP,	 /* the list of page maps */
+	LOCK_DEVICE,	 /* a device: its free slots */
+	LOCK_DRIVER,	 /* a driver's own */
+	LOCK_LEAF,	 /* log, trace: nothing is taken under it */
 	LOCK_NR
 };
 
@@ -70,6 +76,9 @@ bool pg_lock_held(enum pg_lock_rank rank);
 /** pg_wait() - Sleep while *@word is @value, at most @timeout_ns (0: for
  * ever). May return early. */
 void pg_wait(pg_atomic32 *word, uint32_t value, uint64_t timeout_ns);
+/** pg_wait_left() - As pg_wait(), at most *@left_ns, which becomes less by what
+ * it slept. */
+void pg_wait_left(pg_atomic32 *word, uint32_t value, uint64_t *left_ns);
 /** pg_wake() - Wake all who sleep in pg_wait() on @word. */
 void pg_wake(pg_atomic32 *word);
 /** pg_yield() - Let another thread run. */

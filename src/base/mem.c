@@ -36,6 +36,10 @@ static pg_atomic32 nr_used;
  * orders the two; this makes the order one that C11 knows. atomic: release
  * before munmap, acquire after mmap. */
 static pg_atomic32 unmaps;
+/* Bytes mapped. atomic, relaxed. */
+static pg_atomic64 mapped;
+/* Where the next mapping goes; 0: not chosen. atomic, relaxed. */
+static pg_atomic64 next_place;
 /* Calls left until one fails; 0: never. atomic, relaxed: tests only. */
 static pg_atomic32 fail_in;
 
@@ -78,6 +82,41 @@ static struct mapping *list_leave(uintptr_t start)
 	return NULL;
 }
 
+/*
+ * Our memory must not lie where the program's overruns end: whatever a program
+ * writes behind its buffers shall hit what it would hit without us. So it lies
+ * far from where the kernel puts mappings, which is near the top and near the
+ * program, with a gap behind each. The address is only wished for: where
+ * something is already the kernel chooses.
+ */
+#define FAR ((uintptr_t)0x680000000000)
+#define FAR_END ((uintptr_t)0x700000000000)
+#define GAP ((uintptr_t)64 << 10)
+
+uintptr_t pg_mem_place(size_t len)
+{
+	uint64_t at = pg_load(&next_place, relaxed);
+
+	for (;;) {
+		uint64_t start = at;
+
+		/* As random as the address of our own code is. */
+		if (!start || start + len >= FAR_END)
+			start = FAR + ((uintptr_t)mappings &
+				       (((uintptr_t)1 << 40) - PAGE));
+		if (pg_cas(&next_place, &at, start + len + GAP, relaxed))
+			return start;
+	}
+}
+
+/* What was mapped last and is unmapped now was in use for a moment only. */
+static void place_back(uintptr_t start, size_t len)
+{
+	uint64_t next = start + len + GAP;
+
+	pg_cas(&next_place, &next, start, relaxed);
+}
+
 static void unmap(uintptr_t start, size_t len)
 {
 	struct mapping *m = list_leave(start);
@@ -86,6 +125,8 @@ static void unmap(uintptr_t start, size_t len)
 	pg_fetch_add(&unmaps, 1, release);
 	pg_sys(munmap, start, len);
 	pg_store(&m->size, 0, release);
+	pg_fetch_sub(&mapped, len, relaxed);
+	place_back(start, len);
 }
 
 static bool fail_now(void)
@@ -123,7 +164,7 @@ void *pg_mem_map_aligned(size_t size, size_t align)
 		return NULL;
 	if (fail_now())
 		return NULL;
-	ret = pg_sys(mmap, 0, len + extra, PROT_NONE,
+	ret = pg_sys(mmap, pg_mem_place(len + extra), len + extra, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (pg_sys_failed(ret))
 		return NULL;
@@ -143,14 +184,24 @@ void *pg_mem_map_aligned(size_t size, size_t align)
 		pg_sys(munmap, start, len);
 		return NULL;
 	}
+	/* After mlockall() all that is mapped is locked, and would be backed.
+	 */
+	pg_sys(munlock, start, len);
 	/* Sparse arrays must not grow by 2 MB for one touched page. Fails on
 	 * a kernel without huge pages, where there is nothing to ask for. */
 	pg_sys(madvise, start, len, MADV_NOHUGEPAGE);
 	if (pg_sys(mprotect, start, len, PROT_READ | PROT_WRITE)) {
+		pg_fetch_add(&mapped, len, relaxed);
 		unmap(start, len);
 		return NULL;
 	}
+	pg_fetch_add(&mapped, len, relaxed);
 	return (void *)start;
+}
+
+uint64_t pg_mem_mapped(void)
+{
+	return pg_load(&mapped, relaxed);
 }
 
 void *pg_mem_map(size_t size)
@@ -165,13 +216,26 @@ void pg_mem_unmap(void *p, size_t size)
 	unmap((uintptr_t)p, round_up(size));
 }
 
+void pg_mem_unlock(void)
+{
+	uint32_t n = pg_load(&nr_used, acquire);
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint64_t size = pg_load(&mappings[i].size, acquire) & SIZE_MASK;
+
+		if (size)
+			pg_sys(munlock, pg_load(&mappings[i].start, relaxed),
+			       size);
+	}
+}
+
 void pg_mem_drop(void *p, size_t size)
 {
 	if (size)
 		pg_sys(madvise, p, size, MADV_DONTNEED);
 }
 
-void pg_mem_fail_nth(unsigned int nth)
+unsigned int pg_mem_fail_nth(unsigned int nth)
 {
-	pg_store(&fail_in, nth, relaxed);
+	return pg_xchg(&fail_in, nth, relaxed);
 }

@@ -5,13 +5,14 @@
 #include <errno.h>
 
 #include "base/log.h"
+#include "core/allocator.h"
 #include "core/folio.h"
 #include "core/mm.h"
 #include "core/pagemap.h"
 
 struct walk {
 	struct pgmap_mm *mm;
-	uint64_t present, stuck, away, refs, pages;
+	uint64_t present, stuck, away, refs, pages, used;
 	const char *broken;
 };
 
@@ -48,7 +49,7 @@ static void check_folios(struct walk *w)
 {
 	struct pgmap_device *dev = w->mm->dev;
 
-	for (uint64_t slot = 0; slot < dev->fresh; slot++) {
+	for (uint64_t slot = 0; slot < w->used; slot++) {
 		struct pgmap_folio *f =
 			pg_map_folio(dev->map, dev->first_pfn + slot);
 		uint32_t count = pgmap_folio_count(f);
@@ -71,25 +72,16 @@ static void check_folios(struct walk *w)
 	}
 }
 
-static void check_free_lists(struct walk *w)
+/* Each slot is in use or free, and never both (R45). */
+static void check_allocator(struct walk *w)
 {
 	struct pgmap_device *dev = w->mm->dev;
-	uint64_t free = 0;
+	uint64_t nr_free;
+	const char *broken = pg_allocator_check(dev->allocator, &nr_free);
 
-	for (unsigned int o = 0; o <= PGMAP_MAX_ORDER; o++) {
-		uint32_t at = dev->free[o];
-
-		while (at && !w->broken) {
-			struct pgmap_folio *f =
-				pg_map_folio(dev->map, dev->first_pfn + at - 1);
-
-			MUST(w, pgmap_folio_count(f) == 0, "R30");
-			free += (uint64_t)1 << o;
-			MUST(w, free <= dev->fresh, "R45");
-			at = f->next;
-		}
-	}
-	MUST(w, free + w->pages == dev->fresh, "R45");
+	if (broken && !w->broken)
+		w->broken = broken;
+	MUST(w, w->pages + nr_free == dev->nr_slots, "R45");
 }
 
 /* Nobody uses a buffer while the world is stopped. */
@@ -126,9 +118,10 @@ static void check_all(struct walk *w)
 		     va += PG_PAGE_SIZE)
 			check_entry(w, va);
 	}
+	w->used = pg_allocator_used(mm->dev->allocator, mm->dev->map);
 	check_folios(w);
 	if (!w->broken)
-		check_free_lists(w);
+		check_allocator(w);
 	check_pool(w);
 	MUST(w, w->present == pg_load(&mm->present, relaxed), "budget");
 	MUST(w, w->stuck == pg_load(&mm->stuck, relaxed), "stuck");

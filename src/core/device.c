@@ -9,102 +9,32 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/mutant.h"
+#include "core/allocator.h"
 #include "core/folio.h"
 #include "core/pagemap.h"
 
-#define CHUNK ((uint64_t)1 << PGMAP_MAX_ORDER)
+/* ---- Folios ---- */
 
-/* ---- The allocator ---- */
-
-static struct pgmap_folio *record(struct pgmap_device *dev, uint64_t slot)
+static uint64_t slot_of(const struct pgmap_device *dev,
+			const struct pgmap_folio *folio)
 {
-	return pg_map_folio(dev->map, dev->first_pfn + slot);
-}
-
-/* Holds LOCK_DEVICE. */
-static void push(struct pgmap_device *dev, uint64_t slot, unsigned int order)
-{
-	record(dev, slot)->next = dev->free[order];
-	dev->free[order] = (uint32_t)slot + 1;
-}
-
-/* Holds LOCK_DEVICE. What is left behind the last whole chunk becomes free
- * runs, as large as they can be. */
-static void use_rest(struct pgmap_device *dev)
-{
-	unsigned int o = PGMAP_MAX_ORDER;
-
-	while (dev->fresh < dev->nr_slots) {
-		while (dev->fresh + ((uint64_t)1 << o) > dev->nr_slots)
-			o--;
-		push(dev, dev->fresh, o);
-		dev->fresh += (uint64_t)1 << o;
-	}
-}
-
-/* Holds LOCK_DEVICE. Free slots of at least @order; what is too much of them
- * goes back as smaller runs. */
-static bool pop(struct pgmap_device *dev, unsigned int order, uint64_t *slot)
-{
-	unsigned int o = order;
-
-	if (dev->fresh + CHUNK > dev->nr_slots)
-		use_rest(dev);
-	while (o <= PGMAP_MAX_ORDER && !dev->free[o])
-		o++;
-	if (o <= PGMAP_MAX_ORDER) {
-		*slot = dev->free[o] - 1;
-		dev->free[o] = record(dev, *slot)->next;
-	} else if (dev->fresh + CHUNK <= dev->nr_slots) {
-		*slot = dev->fresh;
-		dev->fresh += CHUNK;
-		o = PGMAP_MAX_ORDER;
-	} else {
-		return false;
-	}
-	while (o > order) {
-		o--;
-		push(dev, *slot + ((uint64_t)1 << o), o);
-	}
-	return true;
+	return pgmap_folio_pfn(folio) - dev->first_pfn;
 }
 
 int pg_device_alloc(struct pgmap_device *dev, unsigned int order,
 		    struct pgmap_folio **folio)
 {
-	uint64_t slot;
-	int ret;
-	bool found;
-
-	pg_lock(&dev->lock, LOCK_DEVICE);
-	found = pop(dev, order, &slot);
-	pg_unlock(&dev->lock, LOCK_DEVICE);
-	if (!found)
-		return -ENOSPC;
-	ret = pgmap_get_folio(dev->map, dev->first_pfn + slot, order, folio);
-	if (ret) {
-		/* Only a dying map: the page was free by our own books. */
-		pg_bug_on(ret != -ENODEV);
-		pg_lock(&dev->lock, LOCK_DEVICE);
-		push(dev, slot, order);
-		pg_unlock(&dev->lock, LOCK_DEVICE);
-	}
-	return ret;
+	return pgmap_allocator_get(dev->allocator, order, folio);
 }
 
 /* The last put: the slots hold nothing and are free (R39, R44, R45). */
 static void folio_free(struct pgmap_folio *folio)
 {
-	struct pgmap_device *dev = pgmap_folio_map(folio)->data;
-	unsigned int order = pgmap_folio_order(folio);
-	uint64_t slot = (uint64_t)(folio - record(dev, 0));
+	struct pgmap_device *dev = pgmap_get_data(pgmap_folio_map(folio));
 
-	if (dev->ops.discard)
-		dev->ops.discard(dev->priv, slot, (uint64_t)1 << order);
-	pg_lock(&dev->lock,
-		pg_mutant("free_takes_a_low_lock") ? LOCK_FOLIO : LOCK_DEVICE);
-	push(dev, slot, pg_mutant("free_forgets_the_order") ? 0 : order);
-	pg_unlock(&dev->lock, LOCK_DEVICE);
+	dev->ops.discard(dev->priv, slot_of(dev, folio),
+			 (uint64_t)1 << pgmap_folio_order(folio));
+	pgmap_allocator_free(dev->allocator, folio);
 }
 
 /* ---- Open and close ---- */
@@ -120,6 +50,13 @@ static int check_ops(const struct pgmap_device_ops *o)
 	if (!(o->flags & PGMAP_DEV_PERSISTENT) != !o->flush)
 		return -EINVAL;
 	return 0;
+}
+
+static void close_map(struct pgmap_device *dev)
+{
+	pgmap_destroy(dev->map);
+	pgmap_allocator_destroy(dev->allocator);
+	pg_mem_unmap(dev->sums, dev->nr_slots * sizeof(*dev->sums));
 }
 
 static int make_map(struct pgmap_device *dev,
@@ -149,11 +86,15 @@ static int make_map(struct pgmap_device *dev,
 	pgmap_range_get(dev->map, 0, &r);
 	dev->first_pfn = r.pfn;
 	dev->sums = pg_mem_map(dev->nr_slots * sizeof(*dev->sums));
-	if (!dev->sums) {
-		pgmap_destroy(dev->map);
-		return -ENOMEM;
+	if (dev->sums && !pgmap_allocator_create(&dev->allocator)) {
+		/* Behind the last slot the map is larger than the device. */
+		ret = pg_allocator_add_part(dev->allocator, dev->map,
+					    dev->nr_slots);
+		if (!ret)
+			return 0;
 	}
-	return 0;
+	close_map(dev);
+	return -ENOMEM;
 }
 
 int pg_device_open(const struct pgmap_device_ops *ops,
@@ -213,9 +154,8 @@ void pg_device_close(struct pgmap_device *dev)
 {
 	if (!dev)
 		return;
-	pgmap_destroy(dev->map);
+	close_map(dev);
 	dev->ops.close(dev->priv);
-	pg_mem_unmap(dev->sums, dev->nr_slots * sizeof(*dev->sums));
 	pg_mem_unmap(dev, sizeof(*dev));
 }
 
@@ -225,7 +165,7 @@ void pg_device_store(struct pgmap_device *dev, struct pg_device_io *io,
 		     unsigned int n, char *buf, struct pgmap_io *scratch)
 {
 	for (unsigned int i = 0; i < n; i++) {
-		uint64_t slot = (uint64_t)(io[i].folio - record(dev, 0));
+		uint64_t slot = slot_of(dev, io[i].folio);
 		char *from = buf + (size_t)io[i].first * PGMAP_PAGE_SIZE;
 		uint32_t nr = 1u << pgmap_folio_order(io[i].folio);
 
@@ -259,12 +199,8 @@ int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
 
 uint64_t pg_device_metadata(struct pgmap_device *dev)
 {
-	uint64_t slots;
-
-	pg_lock(&dev->lock, LOCK_DEVICE);
-	slots = dev->fresh;
-	pg_unlock(&dev->lock, LOCK_DEVICE);
-	return slots * (sizeof(struct pgmap_folio) + sizeof(*dev->sums));
+	return pg_allocator_used(dev->allocator, dev->map) *
+	       (sizeof(struct pgmap_folio) + sizeof(*dev->sums));
 }
 
 void pg_device_usage(struct pgmap_device *dev, struct pgmap_device_usage *usage)

@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * device.h - a driver's slots as a page map: the allocator of device pages.
+ * device.h - a driver's slots as a page map.
  *
  * The one door from core to drivers. It opens a driver, makes a PRIVATE page
- * map with a page for each slot, hands folios out, takes them back at the last
- * put, and keeps a checksum of every stored page, so that bytes that changed
- * on the device are noticed and never used.
+ * map with a page for each slot, hands folios out from an allocator of its
+ * own, takes them back at the last put, and keeps a checksum of every stored
+ * page, so that bytes that changed on the device are noticed and never used.
  */
 #ifndef PG_DEVICE_H
 #define PG_DEVICE_H
 
 #include <pgmap/driver.h>
 #include <pgmap/pgmap.h>
-
-#include "base/lock.h"
 
 /** struct pgmap_device - One open device. */
 struct pgmap_device {
@@ -22,10 +20,8 @@ struct pgmap_device {
 	struct pgmap *map;
 	uint64_t first_pfn; /* of slot 0 */
 	uint64_t nr_slots;
-	uint64_t *sums;	     /* by slot; valid while the slot is stored */
-	struct pg_lock lock; /* LOCK_DEVICE: free lists */
-	uint64_t fresh;	     /* slots from here on were never used */
-	uint32_t free[PGMAP_MAX_ORDER + 1]; /* slot + 1 of the first, 0 none */
+	uint64_t *sums; /* by slot; valid while the slot is stored */
+	struct pgmap_allocator *allocator;
 };
 
 /**

@@ -10,12 +10,14 @@
 
 #include "mmu/mmu.h"
 
+struct pg_space;
 struct pgmap_mm;
 struct pgmap_folio;
 
 /** struct pgmap_fault - What migrate_to_ram is called with. */
 struct pgmap_fault {
-	struct pgmap_mm *mm;
+	struct pgmap_mm *mm;	   /* whose address it is, or */
+	struct pg_space *space;	   /* ... whose */
 	struct pgmap_folio *folio; /* locked, referenced */
 	uint64_t pfn;		   /* the page that the entry names (R51) */
 	uintptr_t va;

@@ -196,7 +196,7 @@ static void out_note_failure(struct pgmap_mm *mm, int status, uint64_t nr)
 static void out_alloc(struct out *o, size_t i, size_t len)
 {
 	struct pgmap_mm *mm = o->mm;
-	unsigned int limit = PGMAP_MAX_ORDER;
+	unsigned int limit = PGMAP_PMD_ORDER;
 
 	while (len) {
 		struct pg_device_io *io = &o->buf->io[o->nr_io];
@@ -222,7 +222,7 @@ static void out_alloc(struct out *o, size_t i, size_t len)
 		}
 		io->first = (uint32_t)i;
 		io->folio->mapping = (uintptr_t)mm;
-		io->folio->index = at;
+		io->folio->index = at & PG_INDEX_MASK;
 		o->nr_io++;
 		i += (size_t)1 << order;
 		len -= (size_t)1 << order;

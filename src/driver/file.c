@@ -35,6 +35,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <linux/magic.h>
 #include <sys/statfs.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
@@ -91,6 +92,7 @@ enum holder_state { FREE, FORKING, LIVE, REAPING };
 /* struct shared - What a family of processes shares; all of it atomic. */
 struct shared {
 	pg_atomic64 used; /* blocks counted or being cut out; relaxed */
+	pg_atomic64 held; /* blocks of all holders together; relaxed */
 	pg_atomic64 high; /* blocks below were used at some time; relaxed */
 	/* FREE to FORKING by the parent, to LIVE by the child, both to REAPING
 	 * by anyone who finds them dead; acquire to take, release to publish
@@ -188,12 +190,14 @@ static void hold(struct file_dev *d, uint32_t holder, uint32_t block)
 {
 	pg_fetch_or(&bitmap_of(d, holder)[block / 64], 1ull << block % 64,
 		    relaxed);
+	pg_fetch_add(&d->shared->held, 1, relaxed);
 }
 
 static void unhold(struct file_dev *d, uint32_t holder, uint32_t block)
 {
 	pg_fetch_and(&bitmap_of(d, holder)[block / 64], ~(1ull << block % 64),
 		     relaxed);
+	pg_fetch_sub(&d->shared->held, 1, relaxed);
 }
 
 /* Claim up to @nr free blocks from @start. Return: how many. */
@@ -939,13 +943,20 @@ static void file_usage(void *priv, struct pgmap_device_usage *usage)
 {
 	struct file_dev *d = priv;
 	uint64_t high = pg_load(&d->shared->high, relaxed);
+	uint64_t used = pg_load(&d->shared->used, relaxed);
+	uint64_t held = pg_load(&d->shared->held, relaxed), ours;
 
 	pg_lock(&d->lock, LOCK_DRIVER);
+	/* Of blocks that processes share each counts a part, so that the sum
+	 * is what the file takes. */
+	ours = d->stored;
+	if (held > ours && held > used)
+		ours = (uint64_t)((double)ours * (double)used / (double)held);
 	*usage = (struct pgmap_device_usage){
 		.stored_pages = d->stored,
 		.host_bytes = d->nr_leaves * PAGE + high * sizeof(pg_atomic32) +
 			      high / 8,
-		.media_bytes = d->stored * PAGE,
+		.media_bytes = ours * PAGE,
 		.limit_bytes = d->nr_blocks * PAGE,
 	};
 	pg_unlock(&d->lock, LOCK_DRIVER);
@@ -1159,6 +1170,63 @@ struct opening {
 #define say(o, ...)                                                            \
 	((void)pg_format((o)->args->error, (o)->args->error_len, __VA_ARGS__))
 
+/* What the system said, in words. */
+static const char *words(long err)
+{
+	static const struct {
+		int err;
+		const char *words;
+	} table[] = {
+		{EACCES, "permission denied"},
+		{EBUSY, "in use"},
+		{EDQUOT, "your disk quota is used up"},
+		{EFBIG, "larger than a file may be (ulimit -f)"},
+		{EINVAL, "the file system refuses it"},
+		{EIO, "input or output error"},
+		{ELOOP, "a symbolic link, or too many of them"},
+		{EMFILE, "too many open files (ulimit -n)"},
+		{ENAMETOOLONG, "the name is too long"},
+		{ENFILE, "too many open files in the system"},
+		{ENODEV, "no such device"},
+		{ENOENT, "no such file or directory"},
+		{ENOMEM, "no memory"},
+		{ENOSPC, "no space is left there"},
+		{ENOTDIR, "a part of the path is not a directory"},
+		{ENXIO, "no such device"},
+		{EPERM, "not permitted"},
+		{EROFS, "a read-only file system"},
+	};
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++)
+		if (table[i].err == -err)
+			return table[i].words;
+	return "see errno(3)";
+}
+
+/* The way out of an error of open(), if we know one. */
+static const char *way_out(long err)
+{
+	switch (-err) {
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return "; give path=DIRECTORY that can be written to";
+	case ENOENT:
+	case ENOTDIR:
+		return "; make the directory, or give path=DIRECTORY that "
+		       "there is";
+	default:
+		return "";
+	}
+}
+
+/* A name in /dev is a device's, but for the memory of /dev/shm: what is
+ * mistyped there must not become a file. */
+static bool is_device_name(const char *path)
+{
+	return !strncmp(path, "/dev/", 5) && strncmp(path, "/dev/shm/", 9) != 0;
+}
+
 /* Open with direct I/O, or without where the file system has none. */
 static int open_as(struct opening *o, const char *path, int flags)
 {
@@ -1233,6 +1301,11 @@ static int open_path(struct opening *o)
 	int fd = (int)pg_sys(newfstatat, AT_FDCWD, o->path, &st, 0);
 
 	o->args->error[0] = '\0';
+	if (fd == -ENOENT && is_device_name(o->path)) {
+		say(o, "there is no device %s; lsblk lists those there are",
+		    o->path);
+		return -ENODEV;
+	}
 	if (fd == -ENOENT)
 		fd = open_new(o, o->path);
 	else if (!fd && S_ISDIR(st.st_mode))
@@ -1251,10 +1324,8 @@ static int open_path(struct opening *o)
 		say(o, "%s is in use or mounted; unmount it or give another",
 		    o->path);
 	else if (fd < 0 && !o->args->error[0])
-		say(o,
-		    "cannot open %s (error %d); give path=DIRECTORY that "
-		    "can be written to",
-		    o->path, -fd);
+		say(o, "cannot open %s: %s (error %d)%s", o->path, words(fd),
+		    -fd, way_out(fd));
 	return fd;
 }
 
@@ -1295,15 +1366,16 @@ static int find_size(struct opening *o)
 static int prepare_file(struct opening *o)
 {
 	struct file_dev *d = o->d;
+	struct statfs fs = {0};
 	long ret = 0;
 
 	if (!d->blkdev)
 		ret = pg_sys(ftruncate, d->fd, d->nr_blocks * PAGE);
 	if (ret) {
 		say(o,
-		    "%s cannot have %lu bytes (error %ld), give a smaller "
+		    "%s cannot have %lu bytes: %s (error %ld); give a smaller "
 		    "size",
-		    o->path, (unsigned long)o->size, -ret);
+		    o->path, (unsigned long)o->size, words(ret), -ret);
 		return (int)ret;
 	}
 	if (d->flags && pg_sys(pread64, d->fd, d->table, PAGE, 0) == -EINVAL) {
@@ -1316,7 +1388,19 @@ static int prepare_file(struct opening *o)
 		       "file: %s has no direct I/O, so the page cache holds "
 		       "copies",
 		       o->path);
+	if (!d->blkdev && !pg_sys(fstatfs, d->fd, &fs) &&
+	    fs.f_type == TMPFS_MAGIC)
+		pg_log(PG_LOG_WARN,
+		       "file: %s lies in RAM (tmpfs), so nothing is gained; "
+		       "give path=DIRECTORY on a disk",
+		       o->path);
 	return (int)ret;
+}
+
+static size_t address_space(const struct file_dev *d)
+{
+	return table_size(d) + leaf_used_size(d) +
+	       NR_LANES * sizeof(*d->lanes) + dirty_size(d) + shared_size(d);
 }
 
 static int map_all(struct file_dev *d)
@@ -1327,7 +1411,8 @@ static int map_all(struct file_dev *d)
 	d->leaf_used = pg_mem_map(leaf_used_size(d));
 	d->lanes = pg_mem_map(NR_LANES * sizeof(*d->lanes));
 	d->dirty = pg_mem_map(dirty_size(d));
-	ret = pg_sys(mmap, 0, shared_size(d), PROT_READ | PROT_WRITE,
+	ret = pg_sys(mmap, pg_mem_place(shared_size(d)), shared_size(d),
+		     PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (!pg_sys_failed(ret))
 		d->shared = (struct shared *)ret;
@@ -1354,9 +1439,9 @@ static int set_up(struct opening *o)
 	d->nr_blocks = o->size / PAGE;
 	if (map_all(d)) {
 		say(o,
-		    "no address space for %lu bytes, give a smaller size or "
-		    "raise the limit (ulimit -v)",
-		    (unsigned long)o->size);
+		    "cannot reserve %lu MB of address space: raise the limit "
+		    "(ulimit -v) by that, or give a smaller size",
+		    (unsigned long)(address_space(d) >> 20));
 		return -ENOMEM;
 	}
 	ret = prepare_file(o);
@@ -1410,7 +1495,8 @@ const struct pgmap_device_ops pgmap_file_ops = {
 	.flags = PGMAP_DEV_DESCRIPTORS,
 	.summary = "a file or a block device, past the page cache",
 	.options = "path=FILE, DIRECTORY or block device (default " DEFAULT_DIR
-		   "), size=SIZE (default four times the RAM, or what is free)",
+		   "), size=SIZE for each process (default four times the RAM, "
+		   "or what is free)",
 	.open = file_open,
 	.close = file_close,
 	.store = file_store,

@@ -577,11 +577,13 @@ static int lz4_open(struct pgmap_device_args *args, void **priv)
 		{0},
 	};
 	struct lz4_dev *d;
+	uint64_t need;
 	int ret = pg_opt_parse(args->options, options, args->error,
 			       args->error_len);
 
 	if (ret)
 		return ret;
+	need = size;
 	pg_bug_on((size_t)LZ4_sizeofState() > sizeof(d->contexts->state));
 	if (args->nr_slots > MAX_SLOTS)
 		args->nr_slots = MAX_SLOTS;
@@ -590,6 +592,8 @@ static int lz4_open(struct pgmap_device_args *args, void **priv)
 		goto err_nomem;
 	d->nr_slots = args->nr_slots;
 	d->limit = size;
+	need += table_size(d) + leaf_used_size(d) +
+		NR_CONTEXTS * sizeof(*d->contexts);
 	if (map_all(d)) {
 		lz4_close(d);
 		goto err_nomem;
@@ -599,9 +603,9 @@ static int lz4_open(struct pgmap_device_args *args, void **priv)
 
 err_nomem:
 	pg_format(args->error, args->error_len,
-		  "no address space for %lu bytes, give a smaller size or "
-		  "raise the limit (ulimit -v)",
-		  (unsigned long)size);
+		  "cannot reserve %lu MB of address space: raise the limit "
+		  "(ulimit -v) by that, or give a smaller size",
+		  (unsigned long)(need >> 20));
 	return -ENOMEM;
 }
 
@@ -609,7 +613,8 @@ const struct pgmap_device_ops pgmap_lz4_ops = {
 	.size = sizeof(struct pgmap_device_ops),
 	.name = "lz4",
 	.summary = "system memory, compressed with LZ4",
-	.options = "size=SIZE of system memory (default half of what there is)",
+	.options = "size=SIZE of system memory for each process (default half "
+		   "of what there is)",
 	.open = lz4_open,
 	.close = lz4_close,
 	.store = lz4_store,

@@ -78,6 +78,7 @@ struct uffd {
 	struct pg_mmu mmu;
 	struct pg_uffd_features features;
 	bool events;
+	bool nofork;
 	uint64_t mask;
 	int fd;	     /* the program's ranges */
 	int pool_fd; /* the pool, if there is MOVE */
@@ -349,6 +350,7 @@ int pg_uffd_create(const struct pg_uffd_config *config, struct pg_mmu **m,
 	}
 	u->mmu.ops = &uffd_ops;
 	u->events = config->events;
+	u->nofork = config->nofork;
 	u->mask = config->mask;
 	ret = open_fds(u, error, error_len);
 	if (ret)
@@ -453,6 +455,11 @@ static int uffd_watch(struct pg_mmu *m, uintptr_t va, size_t nr)
 	if (u->features.wp)
 		mode |= UFFDIO_REGISTER_MODE_WP; /* see uffd_take() */
 	ret = do_register(u->fd, va, nr, mode);
+	if (!ret && u->nofork &&
+	    pg_sys(madvise, va, bytes(nr), MADV_DONTFORK)) {
+		pg_sys(madvise, va, bytes(nr), MADV_DOFORK);
+		ret = -ENOMEM;
+	}
 	switch (ret) {
 	case 0:
 	case -EBUSY:
@@ -486,6 +493,8 @@ static void uffd_unwatch(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
 	int tries = 1000;
 
+	if (to_uffd(m)->nofork)
+		pg_sys(madvise, va, bytes(nr), MADV_DOFORK);
 	unregister(to_uffd(m), va, nr, &tries);
 }
 

@@ -49,10 +49,13 @@ struct pg_uffd_event {
  *          event. An event comes too late to save a take that runs at the
  *          same time: it may carry off a page of a new mapping at the same
  *          address. Only a lock around the program's call prevents that.
+ * @nofork: A fork child gets no mapping at watched addresses: nobody would
+ * serve its faults, and what is away would read as zeros.
  * @mask:   Features to do without, for tests: UFFD_FEATURE_* bits.
  */
 struct pg_uffd_config {
 	bool events;
+	bool nofork;
 	uint64_t mask;
 };
 

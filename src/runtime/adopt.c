@@ -3,10 +3,14 @@
  * adopt.c - which memory is the program's, and when it must be managed.
  *
  * What is mapped is an upper bound of what can be resident, and counting it
- * costs nothing; so a program that maps less than its budget never meets us.
- * Above that, K looks at the resident size, the sooner again the nearer the
+ * costs nothing; so a tree that maps less than a part of its budget never meets
+ * us. Above that, K looks at the resident size, the sooner again the nearer the
  * budget, and near it adopts all large private anonymous mappings, as listed
  * by the kernel: that list knows what no hook has seen.
+ *
+ * All processes of a tree look at the sum. One that had mapped its memory
+ * before the sum got that far, and maps no more, has no thread that could look:
+ * at most START_PART of the budget stays with such ones.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +30,11 @@
 #define FASTEST 4u
 #define RESCAN_NS (500u * MS)
 #define MAPS_BUF ((size_t)64 << 10)
+/* F and K start when the tree can use 1/START_PART of its budget; but not in a
+ * process that could use less than what they cost. */
+#define START_PART 4u
+#define START_LEAST ((uint64_t)2 << 20)
+
 /* ---- /proc/self/maps ---- */
 
 struct region {
@@ -199,6 +208,8 @@ void pg_apart_release(uintptr_t start, uintptr_t end, size_t reason)
 		pg_apart_add_(a.start, a.end, reason);
 		return;
 	}
+	pg_log(PG_LOG_DEBUG, "process %d: %lu KB at %p: released",
+	       (int)pg_rt.pid, (a.end - a.start) >> 10, (void *)a.start);
 	pgmap_mm_change_begin(mm);
 	pg_host_run(mm, release_job, &a);
 	pgmap_mm_change_end(mm);
@@ -212,7 +223,8 @@ static void note_early(const struct region *r, void *arg)
 	const uintptr_t *exe = arg;
 
 	if (r->private && !r->shared_file && !r->heap && !r->stack &&
-	    !r->special && (r->start < exe[0] || r->start >= exe[1]))
+	    !r->special && !pg_mem_is_own(r->start, r->end - r->start) &&
+	    (r->start < exe[0] || r->start >= exe[1]))
 		pg_apart_add(r->start, r->end, early);
 }
 
@@ -292,6 +304,10 @@ static void start_host(void)
 			if (pg_load(&pg_rt.zerocopy, acquire))
 				pg_pool_no_recycle(&mm->pool);
 			pg_store(&pg_rt.mm, mm, release);
+			pg_log(PG_LOG_INFO,
+			       "process %d: device %s is open; its memory is "
+			       "watched",
+			       (int)pg_rt.pid, config.device);
 		}
 	}
 	pg_unlock(&pg_rt.lock, LOCK_FORK);
@@ -303,6 +319,8 @@ void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 
 	for (; next_free(&start, &stop, end); start = stop) {
 		size_t len = stop - start;
+		const struct pg_vma *v;
+		bool known;
 		int ret;
 
 		if (pg_mem_is_own(start, len)) {
@@ -317,12 +335,45 @@ void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 		}
 		if (len < PG_ADOPT_MIN)
 			continue;
+		v = pg_mm_find(mm, start);
+		known = v && v->end >= stop;
 		ret = pg_mm_adopt(mm, start, len / PG_PAGE_SIZE);
+		if (!known)
+			pg_log(PG_LOG_DEBUG, "process %d: %lu KB at %p: %s",
+			       (int)pg_rt.pid, len >> 10, (void *)start,
+			       ret ? "left alone" : "managed");
 		if (ret == -EBUSY)
 			pg_apart_add(start, stop, foreign);
 		else if (ret)
 			pg_apart_add(start, stop, refused);
 	}
+}
+
+static void lock_region(const struct region *r, void *arg)
+{
+	(void)arg;
+	/* Fails where nothing can be in RAM, as mlockall() does silently. */
+	if (!r->special && !pg_mem_is_own(r->start, r->end - r->start))
+		pg_sys(mlock, r->start, r->end - r->start);
+}
+
+/* Our tables are sparse: locked, all that they could grow to would be in RAM.
+ * So first lock without bringing in, then bring in what is the program's. */
+long pg_adopt_lock(long flags)
+{
+	long ret;
+
+	if (flags & MCL_ONFAULT || !(flags & MCL_CURRENT)) {
+		ret = pg_sys(mlockall, flags);
+		pg_mem_unlock();
+		return ret;
+	}
+	ret = pg_sys(mlockall, MCL_CURRENT | MCL_ONFAULT);
+	pg_mem_unlock();
+	if (ret)
+		return ret;
+	each_region(lock_region, NULL);
+	return flags & MCL_FUTURE ? pg_sys(mlockall, MCL_FUTURE) : 0;
 }
 
 struct scan {
@@ -384,7 +435,7 @@ static bool scan(struct pgmap_mm *mm)
 static void read_statm(uint64_t *resident, uint64_t *writable)
 {
 	char text[128];
-	uint64_t v[6] = {0};
+	uint64_t v[6] = {0}, own;
 	long fd = pg_sys(openat, AT_FDCWD, "/proc/self/statm",
 			 O_RDONLY | O_CLOEXEC);
 	long n;
@@ -402,7 +453,10 @@ static void read_statm(uint64_t *resident, uint64_t *writable)
 		p += *p == ' ';
 	}
 	*resident = v[1] > v[2] ? (v[1] - v[2]) * PG_PAGE_SIZE : 0;
-	*writable = v[5] * PG_PAGE_SIZE;
+	/* What is ours is reserved, not used. */
+	v[5] *= PG_PAGE_SIZE;
+	own = pg_mem_mapped();
+	*writable = v[5] > own ? v[5] - own : 0;
 }
 
 void pg_runtime_publish(void)
@@ -418,6 +472,13 @@ void pg_runtime_publish(void)
 	pg_control_publish(pg_rt.proc, &st, &pg_rt.left);
 }
 
+static void take_share(struct pgmap_mm *mm)
+{
+	pg_store(&mm->budget,
+		 pg_control_share(pg_rt.control, pg_rt.proc) / PG_PAGE_SIZE,
+		 relaxed);
+}
+
 /* From now on memory is managed. On K. False: somebody changes mappings. */
 static bool arm(struct pgmap_mm *mm)
 {
@@ -425,9 +486,29 @@ static bool arm(struct pgmap_mm *mm)
 	if (!scan(mm))
 		return false;
 	pg_store(&pg_rt.armed, 1, release);
+	take_share(mm);
+	/* Before the others look at what was published. */
+	pg_runtime_publish();
 	if (pg_rt.proc)
 		pg_control_managed(pg_rt.control, pg_rt.proc);
+	pg_log(PG_LOG_INFO,
+	       "process %d: its memory is managed from now on; its part of the "
+	       "budget is %lu MB",
+	       (int)pg_rt.pid,
+	       pg_load(&mm->budget, relaxed) >> (20 - PG_PAGE_SHIFT));
 	return true;
+}
+
+static void tell_first_eviction(struct pgmap_mm *mm)
+{
+	static bool told;
+	uint64_t n = pg_load(&mm->stat.evictions, relaxed);
+
+	if (told || !n)
+		return;
+	told = true;
+	pg_log(PG_LOG_INFO, "process %d: the first pages have left (%lu)",
+	       (int)pg_rt.pid, n);
 }
 
 static int arm_job(struct pgmap_mm *mm, void *arg)
@@ -436,11 +517,29 @@ static int arm_job(struct pgmap_mm *mm, void *arg)
 	return pg_load(&pg_rt.armed, relaxed) || arm(mm) ? 0 : -EAGAIN;
 }
 
+static void tell_reach(uint64_t reach)
+{
+	if (pg_rt.proc)
+		pg_store(&pg_rt.proc->reach, reach, relaxed);
+}
+
+/* Ask the kernel how much can become resident, and how much is. What is added
+ * meanwhile is not lost: then the sum stays, until the next time. */
+static uint64_t look(uint64_t *resident)
+{
+	uint64_t reach = pg_load(&pg_rt.reach, relaxed), writable;
+	uint64_t coming = pg_load(&pg_rt.coming, seq_cst);
+
+	read_statm(resident, &writable);
+	if (pg_cas(&pg_rt.reach, &reach, writable + coming, relaxed))
+		reach = writable + coming;
+	tell_reach(reach);
+	return reach;
+}
+
 void pg_adopt_begin(size_t len)
 {
-	uint64_t budget = pg_rt.control->budget;
-	uint64_t others, resident, writable, coming;
-	uint64_t total = pg_fetch_add(&pg_rt.mapped, len, relaxed) + len;
+	uint64_t budget = pg_rt.control->budget, others, reach, resident;
 	struct pgmap_mm *mm;
 
 	if (!len)
@@ -448,22 +547,26 @@ void pg_adopt_begin(size_t len)
 	/* Before statm is read: what another thread is about to map is counted
 	 * there or here. */
 	pg_fetch_add(&pg_rt.coming, len, seq_cst);
+	reach = pg_fetch_add(&pg_rt.reach, len, relaxed) + len;
 	if (pg_load(&pg_rt.armed, relaxed) || pg_load(&pg_rt.off, relaxed))
 		return;
-	others = pg_control_resident(pg_rt.control, pg_rt.proc);
-	if (total + others <= budget / 4 * 3)
+	tell_reach(reach);
+	others = pg_control_reach(pg_rt.control, pg_rt.proc);
+	mm = pg_load(&pg_rt.mm, acquire);
+	if (reach + others <= (mm ? budget : budget / START_PART))
+		return;
+	reach = look(&resident);
+	if (reach < START_LEAST)
 		return;
 	/* In a vfork child our threads would end with the child. */
 	if (pg_sys(getpid) != pg_rt.pid)
 		return;
-	if (!pg_load(&pg_rt.mm, acquire))
+	if (!mm && reach + others > budget / START_PART)
 		start_host();
 	mm = pg_load(&pg_rt.mm, acquire);
 	/* Once more can be written than there is room for, it may be faster
-	 * than K can look: manage it from the first touch on. */
-	coming = pg_load(&pg_rt.coming, seq_cst);
-	read_statm(&resident, &writable);
-	if (!mm || writable + coming + others <= budget)
+	 * than all the K can look: manage it from the first touch on. */
+	if (!mm || reach + others <= budget)
 		return;
 	while (pg_host_run(mm, arm_job, NULL))
 		pg_yield();
@@ -489,9 +592,11 @@ void pg_adopt_end(size_t len, bool managed)
 static uint64_t watch_resident(struct pgmap_mm *mm)
 {
 	uint64_t budget = pg_rt.control->budget;
-	uint64_t near = budget - budget / 4, ns, used, writable;
+	uint64_t near = budget - budget / 4, ns, used;
 
-	read_statm(&used, &writable);
+	look(&used);
+	if (pg_rt.proc)
+		pg_store(&pg_rt.proc->resident, used, relaxed);
 	used += pg_control_resident(pg_rt.control, pg_rt.proc);
 	if (used < near) {
 		ns = (near - used) / FASTEST;
@@ -543,15 +648,14 @@ uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm)
 
 	(void)ctx;
 	end_with_program();
-	if (!pg_load(&pg_rt.armed, relaxed))
-		return watch_resident(mm);
 	/* A child that soon runs another program shares all it has with its
 	 * parent: do not make the two shrink for it. */
 	if (now < pg_rt.count_from)
 		return pg_rt.count_from - now;
-	pg_store(&mm->budget,
-		 pg_control_share(pg_rt.control, pg_rt.proc) / PG_PAGE_SIZE,
-		 relaxed);
+	if (!pg_load(&pg_rt.armed, relaxed))
+		return watch_resident(mm);
+	take_share(mm);
+	tell_first_eviction(mm);
 	if (now >= pg_rt.rescan_at && scan(mm))
 		pg_rt.rescan_at = now + RESCAN_NS;
 	pg_runtime_publish();

@@ -19,9 +19,13 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/sys.h"
 
 #define TIMEOUT_NS (2 * 1000000000ull)
+
+/* Of the budget this part is for managed processes, whatever others use. */
+#define LEAST_PART 4u
 
 /* The gauges that keep a maximum, and the level each is the maximum of. */
 #define PEAKS(X)                                                               \
@@ -227,6 +231,8 @@ void pg_control_fold(struct pg_control *control, struct pg_control_proc *proc,
 		pg_store(&proc->state, PG_CONTROL_JOINED, relaxed);
 		pg_store(&proc->pressure, 0, relaxed);
 		pg_store(&proc->was_managed, 0, relaxed);
+		pg_store(&proc->reach, 0, relaxed);
+		pg_store(&proc->resident, 0, relaxed);
 		pg_store(&proc->start, 0, relaxed);
 		memset(proc->comm, 0, sizeof(proc->comm));
 		pg_store(&proc->pid, 0, release);
@@ -350,6 +356,17 @@ void pg_control_publish(struct pg_control_proc *proc,
 
 /* ---- sums ---- */
 
+static bool is_managed(const struct pg_control_proc *p)
+{
+	return pg_load(&p->state, acquire) == PG_CONTROL_MANAGED;
+}
+
+static uint64_t managed_resident(const struct pg_control_proc *p)
+{
+	return pg_load(&p->stat.present, relaxed) +
+	       pg_load(&p->stat.pool, relaxed);
+}
+
 uint64_t pg_control_resident(struct pg_control *control,
 			     const struct pg_control_proc *except)
 {
@@ -361,8 +378,25 @@ uint64_t pg_control_resident(struct pg_control *control,
 
 		if (p == except || !pg_load(&p->pid, relaxed))
 			continue;
-		sum += pg_load(&p->stat.present, relaxed) +
-		       pg_load(&p->stat.pool, relaxed);
+		sum += is_managed(p) ? managed_resident(p)
+				     : pg_load(&p->resident, relaxed);
+	}
+	return sum;
+}
+
+uint64_t pg_control_reach(struct pg_control *control,
+			  const struct pg_control_proc *except)
+{
+	uint32_t n = nr_slots(control);
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct pg_control_proc *p = &control->procs[i];
+
+		if (p == except || !pg_load(&p->pid, relaxed))
+			continue;
+		sum += is_managed(p) ? managed_resident(p)
+				     : pg_load(&p->reach, relaxed);
 	}
 	return sum;
 }
@@ -372,16 +406,22 @@ uint64_t pg_control_share(struct pg_control *control,
 {
 	uint32_t n = nr_slots(control), users = 1;
 	uint64_t others = pg_control_resident(control, proc);
-	uint64_t budget = control->budget, equal;
+	uint64_t budget = control->budget, fixed = 0, equal;
 
 	for (uint32_t i = 0; i < n; i++) {
 		const struct pg_control_proc *p = &control->procs[i];
 
-		if (p != proc && pg_load(&p->pid, relaxed) &&
-		    pg_load(&p->stat.present, relaxed))
+		if (p == proc || !pg_load(&p->pid, relaxed))
+			continue;
+		if (!is_managed(p))
+			fixed += pg_load(&p->resident, relaxed);
+		else if (pg_load(&p->stat.present, relaxed))
 			users++;
 	}
-	equal = budget / users;
+	/* With less than this nobody gets anywhere. */
+	if (fixed > budget - budget / LEAST_PART)
+		fixed = budget - budget / LEAST_PART;
+	equal = (budget - fixed) / users;
 	return others + equal < budget ? budget - others : equal;
 }
 
@@ -497,6 +537,7 @@ uint64_t pg_control_sample(struct pg_control *control)
 #define X(name, level) raise_to(&control->name, s->level);
 	PEAKS(X)
 #undef X
+	raise_to(&control->peak_tree, pg_control_resident(control, NULL));
 	return sum.present + sum.away;
 }
 
@@ -640,8 +681,8 @@ int pg_control_join(const char *name, size_t name_len,
 	if (ret == 0 && st.st_size != (off_t)sizeof(*c))
 		ret = -EPROTO;
 	if (ret == 0) {
-		map = pg_sys(mmap, NULL, sizeof(*c), PROT_READ | PROT_WRITE,
-			     MAP_SHARED, fd, 0);
+		map = pg_sys(mmap, pg_mem_place(sizeof(*c)), sizeof(*c),
+			     PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		ret = pg_sys_failed(map) ? (int)map : 0;
 	}
 	if (fd >= 0)

@@ -76,6 +76,10 @@ enum pg_control_state {
  * @start:    Start time of the process in clock ticks since boot, as in
  *            /proc/PID/stat, to tell it from a later one with the same pid;
  *            0 when not known.
+ * @reach:    While it is not managed: bytes that can become resident, that is
+ *            what is mapped private and writable. The process writes it.
+ * @resident: Of that, what is. Its evicting thread writes it, or for a process
+ *            that has none the parent, now and then.
  */
 struct pg_control_proc {
 	_Alignas(64) pg_atomic32 pid;
@@ -84,6 +88,8 @@ struct pg_control_proc {
 	pg_atomic32 was_managed;
 	pg_atomic64 start;
 	char comm[16];
+	pg_atomic64 reach;
+	pg_atomic64 resident;
 	_Alignas(64) struct pg_control_stat stat;
 };
 
@@ -147,6 +153,7 @@ struct pg_control {
 	pg_atomic64 peak_away;
 	pg_atomic64 peak_device_host;
 	pg_atomic64 peak_device_media;
+	pg_atomic64 peak_tree; /* managed or not; see pg_control_resident() */
 	struct pg_control_proc ended; /* what folded slots had counted */
 	struct pg_control_proc procs[PG_CONTROL_PROCS];
 };
@@ -221,14 +228,20 @@ void pg_control_publish(struct pg_control_proc *proc,
 
 /* ---- Anywhere; bounded whatever the range holds. ---- */
 
-/** pg_control_resident() - Return: present + pool of all live processes but
- * @except (may be NULL), in bytes: what they take of the budget. */
+/** pg_control_resident() - Return: what all live processes but @except (may be
+ * NULL) take of the budget, in bytes: present + pool of a managed one, what is
+ * resident of another. */
 uint64_t pg_control_resident(struct pg_control *control,
 			     const struct pg_control_proc *except);
 
+/** pg_control_reach() - Return: the same, but of a process that is not managed
+ * all that can become resident before anybody looks. */
+uint64_t pg_control_reach(struct pg_control *control,
+			  const struct pg_control_proc *except);
+
 /** pg_control_share() - Return: bytes of the budget that are for @proc: what
- * the others leave of it, and an equal part of it at least, down to which the
- * others then shrink. */
+ * the others leave of it, and at least an equal part of what those leave that
+ * are not managed, down to which the others then shrink. */
 uint64_t pg_control_share(struct pg_control *control,
 			  const struct pg_control_proc *proc);
 

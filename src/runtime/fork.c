@@ -36,11 +36,11 @@ static void in_child(struct pgmap_mm *mm)
 	memset(&pg_rt.lock, 0, sizeof(pg_rt.lock));
 	memset(&pg_rt.ranges_lock, 0, sizeof(pg_rt.ranges_lock));
 	pg_store(&pg_rt.coming, 0, relaxed); /* of threads that are not here */
+	pg_rt.count_from = pg_now_ns() + CHILD_GRACE_NS;
 	if (!mm)
 		return;
 	memset(&mm->stat, 0, sizeof(mm->stat));
 	pg_store(&mm->stat.budget, pg_rt.control->budget, relaxed);
-	pg_rt.count_from = pg_now_ns() + CHILD_GRACE_NS;
 	pg_nofork_child(mm);
 	switch (pg_host_fork_child(mm)) {
 	case 0:

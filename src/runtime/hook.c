@@ -324,18 +324,19 @@ static int release_all(struct pgmap_mm *mm, void *arg)
 	return 0;
 }
 
-static void hook_mlockall(void)
+static void hook_mlockall(struct pg_call *c)
 {
 	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
 
 	pg_store(&pg_rt.off, 1, relaxed);
 	pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid,
 			     "it locked all of its memory (mlockall)");
-	if (!mm)
-		return;
-	pgmap_mm_change_begin(mm);
-	pg_host_run(mm, release_all, NULL);
-	pgmap_mm_change_end(mm);
+	if (mm) {
+		pgmap_mm_change_begin(mm);
+		pg_host_run(mm, release_all, NULL);
+		pgmap_mm_change_end(mm);
+	}
+	c->ret = pg_adopt_lock(c->arg[0]);
 }
 
 /* A thread's stack and thread block: the kernel writes to them where a fault
@@ -531,8 +532,7 @@ int pg_hook(struct pg_call *c)
 		answer = PG_CALL_NATIVE;
 		break;
 	case SYS_mlockall:
-		hook_mlockall();
-		answer = PG_CALL_NATIVE;
+		hook_mlockall(c);
 		break;
 	case SYS_ioctl:
 		hook_foreign(c);

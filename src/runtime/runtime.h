@@ -8,8 +8,10 @@
  *
  * Three stages, each entered when the one before may not be enough:
  *   joined   only the bytes that are mapped are counted
- *   started  they exceed the budget: F and K run, K watches what is resident
- *   armed    that nears the budget: memory is managed from now on
+ *   started  those of the tree are a part of its budget: F and K run, K
+ *            watches what is resident
+ *   armed    that nears the budget in all of the tree: memory is managed
+ *            from now on
  */
 #ifndef PG_RUNTIME_H
 #define PG_RUNTIME_H
@@ -40,8 +42,10 @@ struct pg_runtime {
 	pg_atomic32 off;    /* gave up: manage nothing more; relaxed */
 	pg_atomic32 looked; /* K may have begun to look what is mapped; seq_cst,
 			     * see pg_adopt_end() */
-	pg_atomic64 mapped; /* private anonymous bytes mapped so far; relaxed */
-	pg_atomic64 coming; /* of them, in calls that have not ended; seq_cst */
+	/* At most this much can become resident: what was private and writable
+	 * when last asked, and what was mapped since; relaxed. */
+	pg_atomic64 reach;
+	pg_atomic64 coming;   /* of it, in calls that have not ended; seq_cst */
 	pg_atomic32 zerocopy; /* pages may sit in a socket; release */
 
 	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
@@ -81,6 +85,9 @@ void pg_adopt_begin(size_t len);
 /** pg_adopt_end() - It has, or has failed. @managed: it knew that memory is
  * managed, and saw to it. Context: as pg_adopt_begin(). */
 void pg_adopt_end(size_t len, bool managed);
+/** pg_adopt_lock() - mlockall(@flags), but of the program's memory only.
+ * Return: as the call. */
+long pg_adopt_lock(long flags);
 /** pg_adopt_tick() - K's regular work. */
 uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm);
 /** pg_apart_add() - Never manage [@start, @end): reason is the name in

@@ -88,6 +88,24 @@ refused 2 "too long" "device options without end" \
     "${run[@]}" --device "mirror:size=$(printf '1%.0s' {1..500})" \
     "${program[@]}"
 
+refused 2 "given twice" "two devices" \
+    "${run[@]}" --device lz4 --device mirror "${program[@]}"
+if "$pgmap" run -q --device "file:$dir" true 2>/dev/null; then
+    refused 2 "there is no device /dev/no-such-disk" "a disk that is not there" \
+        "${run[@]}" --device file:/dev/no-such-disk "${program[@]}"
+    [ ! -e /dev/no-such-disk ]
+    report $? "and no file is made in its place"
+    refused 2 "no such file or directory (error 2); make the directory" \
+        "a folder that is not there" \
+        "${run[@]}" --device file:/no/such/folder/file "${program[@]}"
+fi
+if "$pgmap" run -q --device lz4 true 2>/dev/null; then
+    # shellcheck disable=SC2016 # for the other shell
+    refused 2 "MB of address space: raise the limit (ulimit -v)" \
+        "too little address space" \
+        sh -c 'ulimit -v 300000; exec "$@"' - "${run[@]}" "${program[@]}"
+fi
+
 refused 2 "no program called 'no-such-program-here'" "program not in PATH" \
     "${run[@]}" no-such-program-here
 refused 2 "/no/such/program" "program that does not exist" \

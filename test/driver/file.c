@@ -508,6 +508,9 @@ TEST(a_fork_shares_blocks_until_one_side_stores_again)
 	CHECK_EQ(store(0, MAX), 0);
 	child = family_fork();
 	if (!child) {
+		/* Each side counts half of what they share. */
+		if (dev_usage(&dev).media_bytes != MAX / 2 * PAGE)
+			_exit(3);
 		if (used() != MAX || memcmp(a, b, PAGE) == 0 ||
 		    dev_load(&dev, 0, MAX, b) ||
 		    memcmp(a, b, (size_t)MAX * PAGE))
@@ -521,6 +524,7 @@ TEST(a_fork_shares_blocks_until_one_side_stores_again)
 	CHECK_EQ(waitpid(child, &status, 0), child);
 	CHECK_EQ(status, 0);
 	CHECK_EQ(used(), MAX);
+	CHECK_EQ(dev_usage(&dev).media_bytes, MAX * PAGE);
 	dev_discard(&dev, 0, MAX);
 	CHECK_EQ(used(), 0);
 	dev_close(&dev);

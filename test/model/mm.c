@@ -367,7 +367,7 @@ TEST(memory_holds_what_was_written_to_it)
 	static const char *const name[] = {"mirror", "lz4"};
 
 	seed = test_seed();
-	for (unsigned int o = 0; o <= PGMAP_MAX_ORDER; o++)
+	for (unsigned int o = 0; o <= PGMAP_PMD_ORDER; o++)
 		for (int d = 0; d < 2; d++)
 			if (pg_driver_find(name[d]))
 				random_steps(name[d], o, steps / 20);

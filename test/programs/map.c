@@ -505,6 +505,24 @@ CASE(mlock_and_munlock)
 	CHECK(is_filled(p, WORK, 1));
 }
 
+/* What lies behind a buffer is what lies there without us: soon nothing that
+ * can be written. */
+CASE_STATUS(an_overrun_of_a_large_buffer_crashes, -SIGSEGV)
+{
+	char *p = malloc(80 * MB), *q = malloc(80 * MB);
+	volatile char *top = p > q ? p : q;
+	volatile size_t end = 80 * MB; /* the compiler must not see it */
+
+	CHECK(p && q);
+	fill(p, 80 * MB, 1);
+	fill(q, 80 * MB, 2);
+	push_out();
+	printf("behind\n");
+	fflush(stdout);
+	for (size_t i = end; i < end + MB; i++)
+		top[i] = 3;
+}
+
 CASE(mlockall_and_munlockall)
 {
 	char *p = filled(WORK / 2, 1), *q;

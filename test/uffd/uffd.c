@@ -525,6 +525,34 @@ TEST(unwatched_absent_pages_read_as_zeros)
 	world_end(w);
 }
 
+TEST(without_a_runtime_a_fork_child_never_reads_zeros)
+{
+	const struct pg_uffd_config config = {.nofork = true};
+	struct world *w = world_with(&config, 16);
+	size_t done;
+	int status;
+	pid_t pid;
+
+	CHECK_EQ(evict(w, 2, 4, &done), 0);
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		signal(SIGSEGV, SIG_DFL);
+		_exit(word(w->va + 2 * PAGE) == 0 ? 1 : 2);
+	}
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFSIGNALED(status));
+	CHECK_EQ(WTERMSIG(status), SIGSEGV);
+	/* What is watched no more goes to children again. */
+	w->m->ops->unwatch(w->m, (uintptr_t)w->va, 16);
+	pid = fork();
+	if (pid == 0)
+		_exit(word(w->va + 8 * PAGE) == 9 ? 0 : 2);
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK_EQ(status, 0);
+	world_end(w);
+}
+
 static void *touch(void *p)
 {
 	return (void *)(uintptr_t)word(p);

@@ -3,6 +3,7 @@
  * pgmap_check() notices every kind of damage. Each test breaks one thing,
  * asks, and puts it back.
  */
+#include "core/allocator.h"
 #include "world.h"
 
 static char what[200];
@@ -122,20 +123,30 @@ TEST(an_idle_page_with_a_past)
 
 TEST(slots_that_are_lost_or_free_twice)
 {
-	uint32_t at;
+	struct pgmap_allocator *a;
+	struct pg_alloc_map *m;
+	uint64_t at, used;
 	unsigned int o = 0;
 
 	open_used();
-	while (!w.dev->free[o])
+	a = w.dev->allocator;
+	m = a->maps;
+	used = pgmap_folio_pfn(folio_of(0));
+	while (!m->free[o])
 		o++;
-	at = w.dev->free[o];
-	w.dev->free[o] =
-		pg_map_folio(w.dev->map, w.dev->first_pfn + at - 1)->next;
+	at = m->free[o];
+	m->free[o] = 0;
 	CHECK(noticed("R45"));
-	w.dev->free[o] = at;
-	w.dev->free[0] = 1; /* the folio that is in use */
+	m->free[o] = used;
 	CHECK(noticed("R30"));
-	w.dev->free[0] = 0;
+	m->free[o] = at;
+	a->nr_free--;
+	CHECK(noticed("R45"));
+	a->nr_free++;
+	a->shard[3].block[0] = (uint64_t)pg_map_id(w.dev->map) << 40 | used;
+	a->shard[3].nr = 1;
+	CHECK(noticed("R30"));
+	a->shard[3].nr = 0;
 	CHECK(!noticed(""));
 	CHECK(pg_map_tryget_live(w.dev->map, 1));
 	CHECK(noticed("R11"));

@@ -177,6 +177,35 @@ TEST(the_257th_process_is_told_and_a_dead_one_makes_room)
 	control_free(c);
 }
 
+TEST(a_process_that_is_not_managed_takes_its_part_of_the_budget)
+{
+	struct pg_control *c = control_new();
+	struct pg_control_proc *p = claim(c), *other = &c->procs[1];
+	struct pgmap_stat st = {.present = 100, .pool = 10};
+
+	pg_store(&other->pid, 1, relaxed);
+	pg_store(&c->high, 2, relaxed);
+	pg_store(&other->reach, 60 << 20, relaxed);
+	CHECK_EQ(pg_control_reach(c, p), 60 << 20);
+	CHECK_EQ(pg_control_resident(c, p), 0);
+	CHECK_EQ(pg_control_share(c, p), c->budget);
+	pg_store(&other->resident, c->budget / 2, relaxed);
+	CHECK_EQ(pg_control_resident(c, p), c->budget / 2);
+	CHECK_EQ(pg_control_share(c, p), c->budget / 2);
+	/* It leaves something to the others, whatever it takes. */
+	pg_store(&other->resident, c->budget * 2, relaxed);
+	CHECK(pg_control_share(c, p) > 0);
+	pg_control_sample(c);
+	CHECK_EQ(pg_load(&c->peak_tree, relaxed), c->budget * 2);
+	/* Managed, it counts by what it publishes. */
+	pg_control_publish(other, &st, NULL);
+	pg_control_managed(c, other);
+	CHECK_EQ(pg_control_resident(c, p), 110);
+	CHECK_EQ(pg_control_reach(c, p), 110);
+	CHECK_EQ(pg_control_share(c, p), c->budget - 110);
+	control_free(c);
+}
+
 TEST(peaks_are_of_the_sum_and_never_below_a_part)
 {
 	struct pg_control *c = control_new();
@@ -185,6 +214,8 @@ TEST(peaks_are_of_the_sum_and_never_below_a_part)
 
 	pg_store(&c->procs[1].pid, 1, relaxed);
 	pg_store(&c->high, 2, relaxed);
+	pg_store(&p->state, PG_CONTROL_MANAGED, relaxed);
+	pg_store(&c->procs[1].state, PG_CONTROL_MANAGED, relaxed);
 	pg_control_publish(p, &st, NULL);
 	pg_control_publish(&c->procs[1], &st, NULL);
 	CHECK_EQ(pg_control_sample(c), 210);

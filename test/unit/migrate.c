@@ -94,7 +94,7 @@ static size_t take_all(struct pgmap_folio *keep[32])
 {
 	size_t n = 0;
 
-	for (unsigned int o = PGMAP_MAX_ORDER + 1; o-- > 0;)
+	for (unsigned int o = PGMAP_PMD_ORDER + 1; o-- > 0;)
 		while (n < 32 && !pg_device_alloc(w.dev, o, &keep[n]))
 			pgmap_folio_unlock(keep[n++]);
 	CHECK(n < 32);

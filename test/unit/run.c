@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <link.h>
 #include <linux/userfaultfd.h>
+#include <pgmap/pgmap.h>
 #include <pgmap/run.h>
 #include <poll.h>
 #include <pthread.h>
@@ -252,6 +253,43 @@ __attribute__((constructor)) static void be_the_copy(void)
 	for (size_t i = 0; what && i < sizeof(bodies) / sizeof(bodies[0]); i++)
 		if (!strcmp(bodies[i].name, what))
 			_exit(bodies[i].body());
+}
+
+/* pgmap_mm_create() refuses what pgmap_run() refuses, in one line. */
+static void refused(const struct pgmap_mm_config *config, const char *words)
+{
+	struct pgmap_mm *mm;
+	char error[256] = "";
+
+	CHECK_EQ(pgmap_mm_create(config, &mm, error, sizeof(error)), -EINVAL);
+	if (!strstr(error, words))
+		print_message("'%s' lacks '%s'\n", error, words);
+	CHECK(strstr(error, words));
+	CHECK(!strchr(error, '\n'));
+	CHECK_EQ(pgmap_mm_create(config, &mm, NULL, 0), -EINVAL);
+}
+
+TEST(a_bad_configuration_of_an_instance_is_refused_with_the_way_out)
+{
+	const struct pgmap_mm_config good = {.size = sizeof(good),
+					     .ram = 16 << 20,
+					     .device = "mirror",
+					     .folio_size = 65536};
+	struct pgmap_mm_config c = good;
+
+	refused(NULL, "no configuration");
+	c.size = 1;
+	refused(&c, "set its size");
+	c = good;
+	c.device = NULL;
+	refused(&c, "no device is named");
+	c = good;
+	c.ram = 4 << 20;
+	refused(&c, "give ram at least 10240K");
+	c = good;
+	c.folio_size = 12345;
+	refused(&c, "power of two");
+	CHECK_EQ(pgmap_mm_create(&good, NULL, NULL, 0), -EINVAL);
 }
 
 /* Any library can stand for the runtime: the copy does its work itself. */
