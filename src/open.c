@@ -255,7 +255,7 @@ static void evict_body(void *arg)
 
 /* ---- Start ---- */
 
-static uint64_t nr_slots(void)
+uint64_t pg_open_slots(void)
 {
 	struct {
 		long uptime;
@@ -296,7 +296,7 @@ static int open_device(const char *device, struct pgmap_device **dev,
 	}
 	args = (struct pgmap_device_args){
 		.options = device[n] == ':' ? device + n + 1 : "",
-		.nr_slots = nr_slots(),
+		.nr_slots = pg_open_slots(),
 		.error = why,
 		.error_len = sizeof(why),
 	};

@@ -32,6 +32,10 @@ struct pg_host_hooks {
 int pg_open_check(uint64_t ram, uint64_t folio_size, const char *ram_name,
 		  const char *folio_name, char *error, size_t error_len);
 
+/** pg_open_slots() - Pages for which an instance asks its device for slots: a
+ * multiple of this machine's RAM, as slots cost nothing until used. */
+uint64_t pg_open_slots(void);
+
 /** pg_host_open() - pgmap_mm_create() with @hooks (copied; may be NULL). */
 int pg_host_open(const struct pgmap_mm_config *config,
 		 const struct pg_host_hooks *hooks, struct pgmap_mm **mm,

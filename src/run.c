@@ -56,8 +56,6 @@
 #endif
 #define PRELOAD_FILE "libpgmap-preload.so"
 
-/* What a device is asked for on trial: 1 TB. */
-#define TRIAL_SLOTS (1ull << 28)
 #define TICK_MANAGED_MS 10
 #define TICK_IDLE_MS 100
 #define PEER_MAX 64
@@ -185,7 +183,7 @@ int pgmap_device_try(const char *device, char *error, size_t error_len)
 	const struct pgmap_device_ops *ops;
 	char name[32], text[200] = "";
 	size_t len;
-	struct pgmap_device_args args = {.nr_slots = TRIAL_SLOTS,
+	struct pgmap_device_args args = {.nr_slots = pg_open_slots(),
 					 .error = text,
 					 .error_len = sizeof(text)};
 	void *priv = NULL;

@@ -67,7 +67,7 @@ report $? "a signal that the caller ignores is ignored by the program"
 
 # ---- what it says ----
 
-hold=(${PGMAP_TEST_BIN:-$(dirname "$pgmap")}/hold)
+hold=${PGMAP_TEST_BIN:-$(dirname "$pgmap")}/hold
 if "$pgmap" check --json >/dev/null 2>&1; then
     "${run[@]}" --json - true >"$dir/json" && grep -q '"exit": 0' "$dir/json"
     report $? "--json - writes to standard output"
@@ -75,22 +75,22 @@ fi
 "$pgmap" run --ram 16M true 2>"$dir/err" &&
     grep -q 'never came near its budget' "$dir/err"
 report $? "a program that needs little is told so"
-echo | "$pgmap" run --ram 64M -v "${hold[@]}" 24 wait >/dev/null 2>"$dir/err" &&
+echo | "$pgmap" run --ram 64M -v "$hold" 24 wait >/dev/null 2>"$dir/err" &&
     grep -q 'device lz4 is open' "$dir/err" &&
     grep -q 'never came near its budget' "$dir/err"
 report $? "a program of a third of the budget is watched and left as it is"
-"$pgmap" run --ram 16M -v "${hold[@]}" 40 >/dev/null 2>"$dir/err" &&
+"$pgmap" run --ram 16M -v "$hold" 40 >/dev/null 2>"$dir/err" &&
     grep -q 'device lz4 is open' "$dir/err" &&
     grep -q 'is managed from now on' "$dir/err" &&
     grep -q 'first pages have left' "$dir/err"
 report $? "-v says when memory begins to be managed and to leave"
-"$pgmap" run --ram 16M -vv "${hold[@]}" 40 >/dev/null 2>"$dir/err" &&
+"$pgmap" run --ram 16M -vv "$hold" 40 >/dev/null 2>"$dir/err" &&
     grep -q '40960 KB at .*: managed' "$dir/err"
 report $? "-vv says which memory is managed"
-"$pgmap" run --ram 16M "${hold[@]}" 40 >/dev/null 2>"$dir/err" &&
+"$pgmap" run --ram 16M "$hold" 40 >/dev/null 2>"$dir/err" &&
     grep -q 'lz4 saved nothing' "$dir/err" && ! grep -q ': managed' "$dir/err"
 report $? "the summary says that the data did not compress"
-"$pgmap" run --ram 16M --device mirror:size=1M "${hold[@]}" 40 \
+"$pgmap" run --ram 16M --device mirror:size=1M "$hold" 40 \
     >/dev/null 2>"$dir/err"
 grep -q 'above budget .* because the device was full' "$dir/err"
 report $? "the summary says by how much and why it was above the budget"
