@@ -203,14 +203,16 @@ int pg_gup(struct pg_space *space, uintptr_t va, uint64_t nr, uint32_t flags,
 		return -EINVAL;
 	while (nr && !ret) {
 		ret = grab(&g, va, nr, &done);
-		if (ret == -EAGAIN || ret == -EBUSY)
+		if ((ret == -EAGAIN || ret == -EBUSY) &&
+		    !(flags & PG_GUP_FAST_ONLY))
 			ret = grab_slow(&g, va, nr, &done);
 		nr -= done;
 		va += done * PG_PAGE_SIZE;
 	}
 	if (ret) {
 		pg_gup_put(g.runs, g.n, flags & ~PG_GUP_WRITE);
-		return ret == -EAGAIN ? -EBUSY : ret;
+		return ret == -EAGAIN && !(flags & PG_GUP_FAST_ONLY) ? -EBUSY
+								     : ret;
 	}
 	*n = g.n;
 	return 0;

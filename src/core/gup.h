@@ -26,6 +26,8 @@ struct pgmap_folio;
 #define PG_GUP_LONGTERM (1u << 2)
 /* The caller can deal with peer memory (R156). */
 #define PG_GUP_P2PDMA (1u << 3)
+/* Fault nothing in and do not sleep. Linux: FOLL_FAST_ONLY. */
+#define PG_GUP_FAST_ONLY (1u << 4)
 
 /** struct pg_gup_run - Pages that follow each other, of one folio. @folio is
  * NULL for the page of zeros, which is held by nobody. */
@@ -42,12 +44,14 @@ struct pg_gup_run {
  *
  * Pages that are not there, or may not be written, are faulted in first.
  *
- * Context: Holds no lock of rank LOCK_MM or above. May sleep.
+ * Context: Holds no lock of rank LOCK_MM or above. May sleep, but with
+ *          PG_GUP_FAST_ONLY, which needs no lock at all.
  * Return: 0; -EINVAL flags that exclude each other (R163); -EFAULT not mapped,
  *         not allowed, or special; -EOPNOTSUPP long term on FS_DAX (R155,
  *         R162); -EBUSY long term on a COHERENT or PRIVATE page that could not
  *         be brought to RAM; -EREMOTEIO peer memory without PG_GUP_P2PDMA;
- *         -EHWPOISON; -ENOMEM; -ENOSPC more than @max runs.
+ *         -EHWPOISON; -ENOMEM; -ENOSPC more than @max runs; -EAGAIN
+ *         PG_GUP_FAST_ONLY, and a page would have to be faulted in.
  */
 int pg_gup(struct pg_space *space, uintptr_t va, uint64_t nr, uint32_t flags,
 	   struct pg_gup_run *runs, size_t max, size_t *n);

@@ -263,6 +263,17 @@ TEST(R159_permission_and_special_entries)
 	close_file();
 }
 
+TEST(R159_the_fast_path_alone_faults_nothing_in)
+{
+	open_file(PGMAP_GENERIC, 512, PG_PTE);
+	CHECK_EQ(gup(VA, 1, PIN | PG_GUP_FAST_ONLY), -EAGAIN);
+	CHECK_EQ(file.faults, 0);
+	CHECK_EQ(pg_touch(&space, VA, false, NULL), PG_VM_NOPAGE);
+	CHECK_EQ(gup(VA, 1, PIN | PG_GUP_FAST_ONLY), 0);
+	put(PIN);
+	close_file();
+}
+
 TEST(R58_the_page_of_zeros_is_held_by_nobody)
 {
 	pg_mapping_init(&anon, NULL);
