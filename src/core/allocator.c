@@ -390,13 +390,14 @@ static void empty_shard(struct pgmap_allocator *a, struct pg_alloc_shard *s,
 /* Holds the lock. */
 static void empty_run(struct pgmap_allocator *a, struct pg_alloc_shard *s)
 {
-	uint64_t pfn = s->run & PFN_MASK;
-	uint64_t nr = s->nr_run << pg_load(&a->order, relaxed);
 	struct pg_alloc_map *m = map_of(a, s->run);
+	uint64_t pfn = s->run & PFN_MASK, nr;
 
-	s->nr_run = 0;
-	if (!nr)
+	/* Before the first map there is no order either. */
+	if (!s->nr_run)
 		return;
+	nr = s->nr_run << pg_load(&a->order, relaxed);
+	s->nr_run = 0;
 	insert_all(m, range_of(m, pfn), pfn, pfn + nr);
 	a->nr_free += nr;
 }
