@@ -27,7 +27,10 @@ MAY = {
                     "mmu/", "open.h"),
     "src": ("base/", "core/", "driver/", "mmu/", "runtime/", "open.h"),
     "preload": ("runtime/runtime.h",),
-    "tools": ("cmd.h", "out.h"),
+    "tools": ("beside.h", "bench/bench.h", "cmd.h", "out.h"),
+    "tools/bench": ("beside.h", "bench/bench.h", "out.h"),
+    "tools/explore": ("base/", "core/", "mmu/mmu.h", "mmu/soft.h", "explore/",
+                      "out.h"),
     "examples": (),
 }
 # ... and these of <pgmap/...>.
@@ -42,6 +45,8 @@ PUBLIC = {
     "src": ALL,
     "preload": ALL,
     "tools": ALL,
+    "tools/bench": ALL,
+    "tools/explore": ALL,
     "examples": ALL,
 }
 # Core must stay deterministic: nothing of the OS but memory and errno.
@@ -229,6 +234,9 @@ def check_rules():
     for p in files(["test"], "*.c"):
         names |= set(re.findall(r"\b(?:TEST|CASE|CASE_STATUS)\(\s*(\w+)\s*[),]",
                                 p.read_text()))
+    for p in files(["tools/explore"], "*.c"):
+        names |= set(re.findall(r"^X_SCENARIO\(\s*(\w+)\s*,", p.read_text(),
+                                re.M))
     for p in [*files(["test"], "*.sh"), *files(["test"], "*.py")]:
         names |= set(re.findall(rf"^\s*(?:def |function |case_|test_)?"
                                 rf"({RULE}_\w+)\s*\(\)", p.read_text(), re.M))

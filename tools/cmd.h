@@ -10,7 +10,7 @@ struct cmd {
 	const char *name;
 	/* One line of `pgmap help`. */
 	const char *summary;
-	/* All of `pgmap <name> --help`. */
+	/* All of `pgmap <name> --help`. NULL: run() tells it. */
 	const char *usage;
 	/* Bad usage is told in one line on stderr that begins with "pgmap: ".
 	 * Return: the exit status: 0, 1 it failed, 2 bad usage. */
@@ -19,6 +19,7 @@ struct cmd {
 
 extern const struct cmd cmd_bench;
 extern const struct cmd cmd_check;
+extern const struct cmd cmd_explore;
 extern const struct cmd cmd_run;
 extern const struct cmd cmd_stat;
 

@@ -1,22 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pgmap bench - measure pgmap. See pgmap-bench(1). */
+#include <getopt.h>
 #include <inttypes.h>
-#include <pgmap/pgmap.h>
-#include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "bench/bench.h"
 #include "cmd.h"
+#include "out.h"
 
-#define TB ((uint64_t)1 << 40)
-#define PAGE 4096u
-#define RUNS 3
+#define PAIRS_MAX 32
 
-static double ms_of(clockid_t clock)
+double bench_ms(clockid_t clock)
 {
 	struct timespec t;
 
@@ -24,13 +21,8 @@ static double ms_of(clockid_t clock)
 	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-static double now_ms(void)
-{
-	return ms_of(CLOCK_MONOTONIC);
-}
-
-/* Exactly: statm is behind by what each CPU has not told yet. */
-static uint64_t resident_bytes(void)
+/* statm is behind by what each CPU has not told yet: not used. */
+uint64_t bench_resident(void)
 {
 	unsigned long kb = 0;
 	char line[128];
@@ -44,647 +36,147 @@ static uint64_t resident_bytes(void)
 	return (uint64_t)kb * 1024;
 }
 
-static uint64_t grown_since(uint64_t before)
+uint64_t bench_grown_since(uint64_t before)
 {
-	uint64_t now = resident_bytes();
+	uint64_t now = bench_resident();
 
 	return now > before ? now - before : 0;
 }
 
-/* The driver of the map that is measured: pages are chosen by the caller. */
-static void drop_free(struct pgmap_folio *folio)
-{
-	(void)folio;
-}
-
-static int no_fault(struct pgmap_fault *fault)
+int bench_no_fault(struct pgmap_fault *fault)
 {
 	(void)fault;
 	return -1;
 }
 
-static const struct pgmap_ops ops = {
-	.size = sizeof(ops),
-	.folio_free = drop_free,
-	.migrate_to_ram = no_fault,
-};
-
-enum pattern { EMPTY, EVERY_512TH, RANDOM_1_PERCENT, NR_PATTERNS };
-
-static const char *const pattern_name[NR_PATTERNS] = {
-	"empty", "every 512th page", "1 % of pages at random"};
-
-struct result {
-	double create_ms, use_ms, destroy_ms;
-	uint64_t used_pages, bytes;
-};
-
-static bool use_page(struct pgmap *map, uint64_t pfn)
-{
-	struct pgmap_folio *folio;
-
-	if (pgmap_get_folio(map, pfn, 0, &folio))
-		return false;
-	pgmap_folio_unlock(folio);
-	pgmap_folio_put(folio);
-	return true;
-}
-
-/* Return: pages that were handed out, or 0 on failure. */
-static uint64_t use_pages(struct pgmap *map, const struct pgmap_range *r,
-			  enum pattern pattern)
-{
-	uint64_t seed = 0x9e3779b97f4a7c15u, used = 0;
-
-	if (pattern == EVERY_512TH) {
-		for (uint64_t i = 0; i < r->nr; i += 512, used++)
-			if (!use_page(map, r->pfn + i))
-				return 0;
-	} else if (pattern == RANDOM_1_PERCENT) {
-		for (; used < r->nr / 100; used++) {
-			seed ^= seed << 13;
-			seed ^= seed >> 7;
-			seed ^= seed << 17;
-			if (!use_page(map, r->pfn + seed % r->nr))
-				return 0;
-		}
-	}
-	return used;
-}
-
-static bool measure(enum pattern pattern, struct result *out)
-{
-	static int owner;
-	struct pgmap_desc desc = {
-		.size = sizeof(desc),
-		.type = PGMAP_PRIVATE,
-		.nr_range = 1,
-		.range = {{.nr = TB / PAGE}},
-		.ops = &ops,
-		.owner = &owner,
-	};
-	uint64_t before = resident_bytes();
-	double t0 = now_ms(), t1, t2;
-	struct pgmap_range r;
-	struct pgmap *map;
-
-	if (pgmap_create(&desc, &map))
-		return false;
-	t1 = now_ms();
-	pgmap_range_get(map, 0, &r);
-	out->used_pages = use_pages(map, &r, pattern);
-	t2 = now_ms();
-	out->bytes = grown_since(before);
-	out->create_ms = t1 - t0;
-	out->use_ms = t2 - t1;
-	t2 = now_ms();
-	pgmap_destroy(map);
-	out->destroy_ms = now_ms() - t2;
-	return pattern == EMPTY || out->used_pages;
-}
-
-static int by_total(const void *a, const void *b)
-{
-	const struct result *x = a, *y = b;
-	double d = (x->create_ms + x->use_ms + x->destroy_ms) -
-		   (y->create_ms + y->use_ms + y->destroy_ms);
-
-	return (d > 0) - (d < 0);
-}
-
-static void print(const char *name, const struct result *r, bool json,
-		  bool last)
-{
-	double per_page =
-		r->used_pages ? (double)r->bytes / (double)r->used_pages : 0;
-
-	if (json) {
-		printf("  {\"pattern\": \"%s\", \"create_ms\": %.4f, "
-		       "\"use_ms\": %.3f, \"destroy_ms\": %.4f, "
-		       "\"used_pages\": %" PRIu64 ", \"bytes\": %" PRIu64
-		       ", \"bytes_per_used_page\": %.1f}%s\n",
-		       name, r->create_ms, r->use_ms, r->destroy_ms,
-		       r->used_pages, r->bytes, per_page, last ? "" : ",");
-		return;
-	}
-	printf("%-24s %10.3f %10.1f %10.3f %12" PRIu64 " %10.2f %10.1f\n", name,
-	       r->create_ms, r->use_ms, r->destroy_ms, r->used_pages,
-	       (double)r->bytes / 1048576.0, per_page);
-}
-
-/* The median of RUNS runs of each pattern. */
-static int bench_map(bool json)
-{
-	if (json)
-		printf("[\n");
-	else
-		printf("page map of 1 TB, medians of %d runs\n"
-		       "%-24s %10s %10s %10s %12s %10s %10s\n",
-		       RUNS, "pages used", "create ms", "use ms", "destroy ms",
-		       "used pages", "MB", "B/page");
-	for (int p = 0; p < NR_PATTERNS; p++) {
-		struct result r[RUNS];
-
-		for (int i = 0; i < RUNS; i++) {
-			if (isatty(2))
-				fprintf(stderr, "\r%s: run %d of %d ",
-					pattern_name[p], i + 1, RUNS);
-			if (!measure((enum pattern)p, &r[i])) {
-				fprintf(stderr, "pgmap: bench map: no memory "
-						"for a page map of 1 TB; is "
-						"RLIMIT_AS set?\n");
-				return 1;
-			}
-		}
-		if (isatty(2))
-			fprintf(stderr, "\r%40s\r", "");
-		qsort(r, RUNS, sizeof(r[0]), by_total);
-		print(pattern_name[p], &r[RUNS / 2], json,
-		      p == NR_PATTERNS - 1);
-		fflush(stdout);
-	}
-	if (json)
-		printf("]\n");
-	return 0;
-}
-
-/* ---- core ---- */
-
-#define CORE_RUNS 5
-#define NR_MAPS 64u
-#define GB_PAGES ((uint64_t)1 << PGMAP_PUD_ORDER)
-#define MB2_PAGES ((uint64_t)1 << PGMAP_PMD_ORDER)
-
-static struct pgmap_allocator *allocator;
-
-static void allocator_free(struct pgmap_folio *folio)
-{
-	pgmap_allocator_free(allocator, folio);
-}
-
-/* A map whose pages are with the allocator. NULL: no memory. */
-static struct pgmap *core_map(uint64_t nr, uint32_t folio_order)
-{
-	static int owner;
-	static const struct pgmap_ops core_ops = {
-		.size = sizeof(core_ops),
-		.folio_free = allocator_free,
-		.migrate_to_ram = no_fault,
-	};
-	struct pgmap_desc desc = {
-		.size = sizeof(desc),
-		.type = PGMAP_PRIVATE,
-		.nr_range = 1,
-		.range = {{.nr = nr}},
-		.ops = &core_ops,
-		.owner = &owner,
-		.folio_order = folio_order,
-	};
-	struct pgmap *map;
-
-	if (pgmap_create(&desc, &map))
-		return NULL;
-	if (pgmap_allocator_add(allocator, map)) {
-		pgmap_destroy(map);
-		return NULL;
-	}
-	return map;
-}
-
-static void core_map_drop(struct pgmap *map)
-{
-	if (!map)
-		return;
-	pgmap_allocator_remove(allocator, map);
-	pgmap_destroy(map);
-}
-
-static struct pgmap_folio *core_get(unsigned int order)
-{
-	struct pgmap_folio *folio;
-
-	if (pgmap_allocator_get(allocator, order, &folio))
-		return NULL;
-	pgmap_folio_unlock(folio);
-	return folio;
-}
-
-/* The machine was too busy to run two threads at once, in this row. */
-static bool took_turns;
-
-/* What one thread does: a few ms, so that it is rarely interrupted. */
-struct job {
-	void (*fn)(struct job *);
-	uint64_t pairs;
-	unsigned int order;
-	struct pgmap_folio *folio;
-	struct pgmap *const *map; /* NR_MAPS of 1 GB */
-	pthread_barrier_t *start;
-	double start_ms, end_ms, cpu_ms;
-	bool failed;
-};
-
-static void hand_out_and_free(struct job *j)
-{
-	for (uint64_t i = 0; i < j->pairs; i++) {
-		struct pgmap_folio *folio;
-
-		if (pgmap_allocator_get(allocator, j->order, &folio)) {
-			j->failed = true;
-			return;
-		}
-		pgmap_folio_unlock(folio);
-		pgmap_folio_put(folio);
-	}
-}
-
-static void get_and_put(struct job *j)
-{
-	for (uint64_t i = 0; i < j->pairs; i++) {
-		pgmap_folio_get(j->folio);
-		pgmap_folio_put(j->folio);
-	}
-}
-
-/* Of all maps, in no order. */
-static uint64_t some_pfn(const struct job *j, uint64_t i)
-{
-	struct pgmap_range r;
-
-	i = i * 0x9e3779b97f4a7c15u >> 32;
-	pgmap_range_get(j->map[i % NR_MAPS], 0, &r);
-	return r.pfn + i / NR_MAPS % r.nr;
-}
-
-static void look_up(struct job *j)
-{
-	for (uint64_t i = 0; i < j->pairs; i++) {
-		struct pgmap *map = pgmap_lookup(some_pfn(j, i), NULL);
-
-		if (!map) {
-			j->failed = true;
-			return;
-		}
-		pgmap_put(map);
-	}
-}
-
-static void *thread_main(void *arg)
-{
-	struct job *j = arg;
-	double cpu;
-
-	pthread_barrier_wait(j->start);
-	j->start_ms = now_ms();
-	cpu = ms_of(CLOCK_THREAD_CPUTIME_ID);
-	j->fn(j);
-	j->cpu_ms = ms_of(CLOCK_THREAD_CPUTIME_ID) - cpu;
-	j->end_ms = now_ms();
-	return NULL;
-}
-
-/*
- * What a thread's CPU spends, so that other work on the machine does not count.
- * @together: Out: the threads did run at the same time.
- * Return: ns for each pair; negative: it failed.
- */
-static double run_once(const struct job *what, struct pgmap_folio *second,
-		       unsigned int nr_threads, bool *together)
-{
-	pthread_barrier_t start;
-	struct job job[2];
-	pthread_t other;
-	double cpu_ms = 0;
-
-	pthread_barrier_init(&start, NULL, nr_threads);
-	for (unsigned int i = 0; i < 2; i++) {
-		job[i] = *what;
-		job[i].start = &start;
-	}
-	if (second)
-		job[1].folio = second;
-	if (nr_threads == 2 &&
-	    pthread_create(&other, NULL, thread_main, &job[1]))
-		return -1;
-	thread_main(&job[0]);
-	if (nr_threads == 2)
-		pthread_join(other, NULL);
-	pthread_barrier_destroy(&start);
-	*together = true;
-	for (unsigned int i = 0; i < nr_threads; i++) {
-		const struct job *j = &job[i], *o = &job[nr_threads - 1 - i];
-
-		if (j->failed)
-			return -1;
-		cpu_ms += j->cpu_ms;
-		if (j->end_ms - o->start_ms < 0.8 * o->cpu_ms ||
-		    j->end_ms - j->start_ms > 1.2 * j->cpu_ms)
-			*together = false;
-	}
-	return cpu_ms / nr_threads * 1e6 / (double)what->pairs;
-}
-
-/* Threads that take turns do not get into each other's way: try again. */
-static double run_job(const struct job *what, struct pgmap_folio *second,
-		      unsigned int nr_threads)
-{
-	double ns = -1;
-
-	for (int tries = 0; tries < 40; tries++) {
-		bool together;
-
-		ns = run_once(what, second, nr_threads, &together);
-		if (ns < 0 || together || nr_threads == 1)
-			return ns;
-	}
-	took_turns = true;
-	return ns;
-}
-
-enum folios { ONE_FOLIO, TWO_FOLIOS };
-
-static double bench_pair(void (*fn)(struct job *), unsigned int order,
-			 enum folios folios, unsigned int nr_threads)
-{
-	struct job j = {.fn = fn,
-			.order = order,
-			.pairs = fn == get_and_put ? 1u << 19 : 1u << 16};
-	struct pgmap *map = core_map(16 * GB_PAGES, 0);
-	struct pgmap_folio *second = NULL;
-	double ns = -1;
-
-	if (!map)
-		return -1;
-	/* Two pages' records share a line of the cache; those of two large
-	 * folios do not. */
-	j.folio = core_get(PGMAP_PMD_ORDER);
-	if (folios == TWO_FOLIOS)
-		second = core_get(PGMAP_PMD_ORDER);
-	if (j.folio && (second || folios == ONE_FOLIO))
-		ns = run_job(&j, second, nr_threads);
-	if (j.folio)
-		pgmap_folio_put(j.folio);
-	if (second)
-		pgmap_folio_put(second);
-	core_map_drop(map);
-	return ns;
-}
-
-static double page_1(void)
-{
-	return bench_pair(hand_out_and_free, 0, ONE_FOLIO, 1);
-}
-
-static double page_2(void)
-{
-	return bench_pair(hand_out_and_free, 0, ONE_FOLIO, 2);
-}
-
-static double folio_2mb(void)
-{
-	return bench_pair(hand_out_and_free, PGMAP_PMD_ORDER, ONE_FOLIO, 1);
-}
-
-static double get_put_1(void)
-{
-	return bench_pair(get_and_put, 0, ONE_FOLIO, 1);
-}
-
-static double get_put_2_same(void)
-{
-	return bench_pair(get_and_put, 0, ONE_FOLIO, 2);
-}
-
-static double get_put_2_other(void)
-{
-	return bench_pair(get_and_put, 0, TWO_FOLIOS, 2);
-}
-
-static double bench_lookup(unsigned int nr_threads)
-{
-	struct pgmap *map[NR_MAPS] = {NULL};
-	struct job j = {.fn = look_up, .pairs = 1u << 17, .map = map};
-	double ns = -1;
-	unsigned int n = 0;
-
-	while (n < NR_MAPS && (map[n] = core_map(GB_PAGES, 0)))
-		n++;
-	if (n == NR_MAPS)
-		ns = run_job(&j, NULL, nr_threads);
-	while (n)
-		core_map_drop(map[--n]);
-	return ns;
-}
-
-static double lookup_1(void)
-{
-	return bench_lookup(1);
-}
-
-static double lookup_2(void)
-{
-	return bench_lookup(2);
-}
-
-/* Find each folio of 16 GB by its page number, pin it; then unpin all. */
-static double pin_all(uint64_t first, uint64_t step, struct pgmap_folio **folio)
-{
-	uint64_t nr = 16 * GB_PAGES / step;
-	double t0 = now_ms();
-
-	for (uint64_t i = 0; i < nr; i++) {
-		folio[i] = pgmap_tryget_pfn(first + i * step);
-		if (!folio[i])
-			return -1;
-		pgmap_folio_pin(folio[i]);
-	}
-	for (uint64_t i = 0; i < nr; i++)
-		pgmap_folio_unpin(folio[i]);
-	return (now_ms() - t0) * 1e3;
-}
-
-static double bench_pin(unsigned int order, uint32_t folio_order)
-{
-	struct pgmap *map = core_map(16 * GB_PAGES, folio_order);
-	uint64_t step = (uint64_t)1 << order, nr = 16 * GB_PAGES / step;
-	struct pgmap_folio **folio = calloc(2 * nr, sizeof(*folio));
-	struct pgmap_range r;
-	double us = -1;
-	uint64_t n = 0;
-
-	if (map && folio) {
-		pgmap_range_get(map, 0, &r);
-		while (n < nr && (folio[n] = core_get(order)))
-			n++;
-		if (n == nr)
-			us = pin_all(r.pfn, step, folio + nr);
-		while (n)
-			pgmap_folio_put(folio[--n]);
-	}
-	free(folio);
-	core_map_drop(map);
-	return us;
-}
-
-static double pin_2mb(void)
-{
-	return bench_pin(PGMAP_PMD_ORDER, PGMAP_PMD_ORDER);
-}
-
-static double pin_2mb_of_pages(void)
-{
-	return bench_pin(PGMAP_PMD_ORDER, 0);
-}
-
-static double pin_1gb(void)
-{
-	return bench_pin(PGMAP_PUD_ORDER, PGMAP_PUD_ORDER);
-}
-
-static double create_ms(uint64_t gb)
-{
-	double t0 = now_ms();
-	struct pgmap *map = core_map(gb * GB_PAGES, 0);
-
-	if (!map)
-		return -1;
-	core_map_drop(map);
-	return now_ms() - t0;
-}
-
-static double create_kb(uint64_t gb)
-{
-	uint64_t before = resident_bytes();
-	struct pgmap *map = core_map(gb * GB_PAGES, 0);
-	double kb = (double)grown_since(before) / 1024;
-
-	if (!map)
-		return -1;
-	core_map_drop(map);
-	return kb;
-}
-
-#define CREATE(name, gb)                                                       \
-	static double create_##name##_ms(void)                                 \
-	{                                                                      \
-		return create_ms(gb);                                          \
-	}                                                                      \
-	static double create_##name##_kb(void)                                 \
-	{                                                                      \
-		return create_kb(gb);                                          \
-	}
-CREATE(1gb, 1)
-CREATE(16gb, 16)
-CREATE(128gb, 128)
-CREATE(1tb, 1024)
-CREATE(16tb, 16384)
-#undef CREATE
-
-/* Goals: 0 where nobody has set one. */
-static const struct row {
-	const char *what, *unit;
-	double goal;
-	double (*fn)(void);
-} rows[] = {
-	{"hand-out + free of a page", "ns", 50, page_1},
-	{"  2 threads", "ns", 50, page_2},
-	{"hand-out + free of 2 MB", "ns", 0, folio_2mb},
-	{"get + put", "ns", 0, get_put_1},
-	{"  2 threads, same folio", "ns", 0, get_put_2_same},
-	{"  2 threads, a folio each", "ns", 0, get_put_2_other},
-	{"lookup + put among 64 maps", "ns", 0, lookup_1},
-	{"  2 threads", "ns", 0, lookup_2},
-	{"pin + unpin 16 GB in 2 MB", "us", 1000, pin_2mb},
-	{"  of a map of 4 KB pages", "us", 1000, pin_2mb_of_pages},
-	{"pin + unpin 16 GB in 1 GB", "us", 1000, pin_1gb},
-	{"create + destroy 1 GB", "ms", 1, create_1gb_ms},
-	{"create + destroy 16 GB", "ms", 1, create_16gb_ms},
-	{"create + destroy 128 GB", "ms", 1, create_128gb_ms},
-	{"create + destroy 1 TB", "ms", 1, create_1tb_ms},
-	{"create + destroy 16 TB", "ms", 1, create_16tb_ms},
-	{"metadata of 1 GB, unused", "KB", 1024, create_1gb_kb},
-	{"metadata of 16 GB, unused", "KB", 1024, create_16gb_kb},
-	{"metadata of 128 GB, unused", "KB", 1024, create_128gb_kb},
-	{"metadata of 1 TB, unused", "KB", 1024, create_1tb_kb},
-	{"metadata of 16 TB, unused", "KB", 1024, create_16tb_kb},
-};
-#define NR_ROWS (sizeof(rows) / sizeof(rows[0]))
-
-static int by_value(const void *a, const void *b)
+int bench_by_value(const void *a, const void *b)
 {
 	const double *x = a, *y = b;
 
 	return (*x > *y) - (*x < *y);
 }
 
-/* Rows of one thing begin with spaces, for people only. */
-static void print_json(size_t row, const double *v)
-{
-	const struct row *r = &rows[row], *of = r;
+static const char *const works[] = {"stream", "random", "hash",
+				    "sort",   "bfs",	"threads"};
+#define NR_WORKS (sizeof(works) / sizeof(works[0]))
 
-	while (of->what[0] == ' ')
-		of--;
-	printf("  {\"what\": \"%s%s%s\", \"unit\": \"%s\", \"median\": %.4f, "
-	       "\"min\": %.4f, \"max\": %.4f, \"goal\": ",
-	       of->what, r == of ? "" : ",", r == of ? "" : r->what + 1,
-	       r->unit, v[CORE_RUNS / 2], v[0], v[CORE_RUNS - 1]);
-	if (r->goal > 0)
-		printf("%g", r->goal);
-	else
-		printf("null");
-	printf(", \"took_turns\": %s}%s\n", took_turns ? "true" : "false",
-	       row == NR_ROWS - 1 ? "" : ",");
+struct options {
+	struct compare c;
+	bool yes;
+};
+
+static int bad(const char *what, const char *value, const char *way_out)
+{
+	fprintf(stderr, "pgmap: bench: %s %s; %s\n", what, value, way_out);
+	return 2;
 }
 
-static void print_row(size_t row, const double *v)
+static int parse_size(const char *name, const char *text, uint64_t *size)
 {
-	const struct row *r = &rows[row];
-
-	printf("%-28s %10.3f %10.3f %10.3f %-4s", r->what, v[CORE_RUNS / 2],
-	       v[0], v[CORE_RUNS - 1], r->unit);
-	if (r->goal > 0)
-		printf(" < %g", r->goal);
-	printf("%s\n", took_turns ? " (no: the machine is too busy)" : "");
+	if (!out_parse_size(text, size))
+		return 0;
+	fprintf(stderr,
+		"pgmap: bench: --%s %s is not a size; write it like 64K, 512M "
+		"or 1.5G\n",
+		name, text);
+	return 2;
 }
 
-static int bench_core(bool json)
+static int parse_peer(const char *text, enum peer_kind *kind)
 {
-	if (pgmap_allocator_create(&allocator)) {
-		fprintf(stderr, "pgmap: bench core: no memory\n");
-		return 1;
-	}
-	if (json)
-		printf("[\n");
-	else
-		printf("medians of %d runs\n%-28s %10s %10s %10s %-4s goal\n",
-		       CORE_RUNS, "", "median", "min", "max", "");
-	for (size_t row = 0; row < NR_ROWS; row++) {
-		double v[CORE_RUNS];
+	static const char *const names[] = {"none", "swap", "zram"};
 
-		took_turns = false;
-		if (isatty(2))
-			fprintf(stderr, "\r%-40s\r", rows[row].what);
-		for (int i = 0; i < CORE_RUNS; i++) {
-			v[i] = rows[row].fn();
-			if (v[i] < 0) {
-				fprintf(stderr,
-					"pgmap: bench core: %s: no memory for "
-					"a page map; is RLIMIT_AS set?\n",
-					rows[row].what);
-				return 1;
-			}
+	for (int i = 0; i < 3; i++)
+		if (!strcmp(text, names[i])) {
+			*kind = (enum peer_kind)i;
+			return 0;
 		}
-		qsort(v, CORE_RUNS, sizeof(v[0]), by_value);
-		if (json)
-			print_json(row, v);
-		else
-			print_row(row, v);
-		fflush(stdout);
+	return bad("cannot compare with", text, "say none, swap or zram");
+}
+
+static int parse_one(int c, struct options *o)
+{
+	char *end;
+
+	switch (c) {
+	case 'S':
+		return parse_size("size", optarg, &o->c.size);
+	case 'r':
+		return parse_size("ram", optarg, &o->c.ram);
+	case 'f':
+		return parse_size("folio", optarg, &o->c.folio);
+	case 'd':
+		o->c.device = optarg;
+		return 0;
+	case 'a':
+		return parse_peer(optarg, &o->c.peer);
+	case 'n':
+		o->c.runs = (unsigned int)strtoul(optarg, &end, 10);
+		if (!*end && o->c.runs && o->c.runs <= PAIRS_MAX)
+			return 0;
+		return bad("--pairs", optarg, "say a number from 1 to 32");
+	case 'y':
+		o->yes = true;
+		return 0;
+	case 'j':
+		o->c.json = true;
+		return 0;
+	default:
+		return 2;
 	}
-	if (json)
-		printf("]\n");
-	pgmap_allocator_destroy(allocator);
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	static const struct option names[] = {
+		{"size", required_argument, NULL, 'S'},
+		{"ram", required_argument, NULL, 'r'},
+		{"folio", required_argument, NULL, 'f'},
+		{"device", required_argument, NULL, 'd'},
+		{"against", required_argument, NULL, 'a'},
+		{"pairs", required_argument, NULL, 'n'},
+		{"yes", no_argument, NULL, 'y'},
+		{"json", no_argument, NULL, 'j'},
+		{NULL, 0, NULL, 0},
+	};
+	int c, ret;
+
+	opterr = 0;
+	optind = 1;
+	while ((c = getopt_long(argc, argv, "+:r:f:d:", names, NULL)) != -1) {
+		if (c == ':' || c == '?')
+			return bad(c == '?' ? "there is no option"
+					    : "a value is missing after",
+				   argv[optind - 1], "see pgmap bench --help");
+		ret = parse_one(c, o);
+		if (ret)
+			return ret;
+	}
 	return 0;
+}
+
+static int run_work(const char *work, int argc, char **argv)
+{
+	struct options o = {.c = {.work = work,
+				  .size = 1ull << 30,
+				  .ram = 256ull << 20,
+				  .folio = 64 << 10,
+				  .device = "lz4",
+				  .peer = PEER_NONE,
+				  .runs = 3}};
+	int ret = parse(argc, argv, &o);
+
+	if (ret)
+		return ret;
+	if (optind != argc)
+		return bad("does not know", argv[optind],
+			   "see pgmap bench --help");
+	if (o.c.size < 1 << 20 || o.c.size > 1ull << 40)
+		return bad("--size", "is out of range", "say from 1M to 1T");
+	if (o.c.peer != PEER_NONE && !o.yes)
+		return bad("--against", "sets up swap and a control group",
+			   "say --yes if this machine may be used so");
+	return bench_compare(&o.c);
 }
 
 static int run(int argc, char **argv)
@@ -697,23 +189,48 @@ static int run(int argc, char **argv)
 		if (!strcmp(argv[1], "core"))
 			return bench_core(json);
 	}
-	fprintf(stderr, "pgmap bench: say what: core or map, and --json\n");
+	for (size_t i = 0; argc > 1 && i < NR_WORKS; i++)
+		if (!strcmp(argv[1], works[i]))
+			return run_work(works[i], argc - 1, argv + 1);
+	fprintf(stderr, "pgmap: bench: say what to measure; see pgmap bench "
+			"--help\n");
 	return 2;
 }
 
 const struct cmd cmd_bench = {
 	.name = "bench",
 	.summary = "measure pgmap on this machine",
-	.usage = "pgmap bench core|map [--json]\n"
-		 "\n"
-		 "core  hand pages out and free them, count references, look "
-		 "up, pin, create\n"
-		 "      maps: what each takes, beside the goal\n"
-		 "map   create and destroy a page map of 1 TB: empty, with "
-		 "every 512th\n"
-		 "      page, and with 1 % of its pages at random handed out "
-		 "and freed;\n"
-		 "      times and bytes of metadata for each page that was "
-		 "used\n",
+	.usage =
+		"pgmap bench core|map [--json]\n"
+		"pgmap bench stream|random|hash|sort|bfs|threads [--size SIZE] "
+		"[--ram SIZE]\n"
+		"            [--device NAME[:OPTIONS]] [--folio SIZE] [--pairs "
+		"N]\n"
+		"            [--against none|swap|zram [--yes]] [--json]\n"
+		"\n"
+		"core     hand pages out and free them, count references, look "
+		"up, pin,\n"
+		"         create maps: what each takes, beside the goal\n"
+		"map      create and destroy a page map of 1 TB: empty, with "
+		"every 512th\n"
+		"         page, and with 1 % of its pages handed out and "
+		"freed\n"
+		"stream   read, change and write memory from one end to the "
+		"other\n"
+		"random   read and write pages without order: uniform, and "
+		"Zipf 0.99\n"
+		"hash     look up keys in a hash table, uniform and Zipf\n"
+		"sort     sort 64-bit integers\n"
+		"bfs      breadth-first search of an R-MAT graph\n"
+		"threads  1, 2 and 4 threads without order, a quarter "
+		"writes\n"
+		"\n"
+		"A piece of work of --size (1G) runs under pgmap with --ram "
+		"(256M), and by\n"
+		"turns under a peer: nobody (none), the kernel's swap to a "
+		"file (swap) or to\n"
+		"compressed memory (zram), in a control group with the same "
+		"limit. Setting\n"
+		"that up, and taking it down again, needs root and --yes.\n",
 	.run = run,
 };

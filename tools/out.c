@@ -147,6 +147,11 @@ void out_json_u64(struct out_json *o, const char *key, uint64_t value)
 	set(o, key, json_integer((json_int_t)(value & INT64_MAX)));
 }
 
+void out_json_real(struct out_json *o, const char *key, double value)
+{
+	set(o, key, json_real(value));
+}
+
 void out_json_bool(struct out_json *o, const char *key, bool value)
 {
 	set(o, key, json_boolean(value));
@@ -194,6 +199,13 @@ void out_json_list(struct out_json *o, const char *key)
 }
 
 void out_json_u64(struct out_json *o, const char *key, uint64_t value)
+{
+	(void)o;
+	(void)key;
+	(void)value;
+}
+
+void out_json_real(struct out_json *o, const char *key, double value)
 {
 	(void)o;
 	(void)key;

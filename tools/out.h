@@ -38,6 +38,7 @@ struct out_json *out_json_append(struct out_json *o, const char *key);
 /** out_json_list() - An empty list called @key. */
 void out_json_list(struct out_json *o, const char *key);
 void out_json_u64(struct out_json *o, const char *key, uint64_t value);
+void out_json_real(struct out_json *o, const char *key, double value);
 void out_json_bool(struct out_json *o, const char *key, bool value);
 void out_json_string(struct out_json *o, const char *key, const char *value);
 /** out_json_stat() - Every counter under its name, then the latencies that

@@ -6,7 +6,7 @@
 #include "cmd.h"
 
 static const struct cmd *const cmds[] = {
-	&cmd_run, &cmd_stat, &cmd_check, &cmd_bench, NULL,
+	&cmd_run, &cmd_stat, &cmd_check, &cmd_bench, &cmd_explore, NULL,
 };
 
 static void help(void)
@@ -28,7 +28,8 @@ static int finish(int ret)
 
 static int run(const struct cmd *c, int argc, char **argv)
 {
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+	if (c->usage && argc > 1 &&
+	    (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
 		return finish(fputs(c->usage, stdout) < 0);
 	return finish(c->run(argc, argv));
 }

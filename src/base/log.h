@@ -27,6 +27,7 @@ void pg_log(enum pg_log_level level, const char *fmt, ...)
  * NUL that is always written when @size > 0. */
 size_t pg_format(char *buf, size_t size, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-size_t pg_vformat(char *buf, size_t size, const char *fmt, va_list ap);
+size_t pg_vformat(char *buf, size_t size, const char *fmt, va_list ap)
+	__attribute__((format(printf, 3, 0)));
 
 #endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * bench.h - the parts of `pgmap bench`.
+ *
+ * core.c and map.c measure the library in this process. compare.c runs the
+ * work of work.c, a program of its own, by turns under pgmap and under a peer
+ * that peer.c sets up.
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <pgmap/pagemap.h>
+
+/** bench_ms() - A clock in ms. */
+double bench_ms(clockid_t clock);
+/** bench_by_value() - Order of doubles, for qsort(). */
+int bench_by_value(const void *a, const void *b);
+/** bench_resident() - Bytes of this process in RAM, exactly. */
+uint64_t bench_resident(void);
+/** bench_grown_since() - How many more than @before. */
+uint64_t bench_grown_since(uint64_t before);
+/** bench_no_fault() - For maps whose pages nobody touches. */
+int bench_no_fault(struct pgmap_fault *fault);
+
+/** bench_core(), bench_map() - Return: the exit status. */
+int bench_core(bool json);
+int bench_map(bool json);
+
+/** enum peer_kind - Who does the paging that pgmap is compared with. */
+enum peer_kind { PEER_NONE, PEER_SWAP, PEER_ZRAM };
+
+/**
+ * struct peer - The kernel's own paging, for one process at a time.
+ * @group: Folder of the memory control group; empty: no limit.
+ */
+struct peer {
+	enum peer_kind kind;
+	char group[128];
+	char disk[64];	/* the zram device */
+	int zram;	/* its number; -1: none */
+	bool added;	/* it was not there before */
+	char file[256]; /* the swap file */
+	char swap[256]; /* what swapon() was given */
+};
+
+/**
+ * peer_open() - Set swap and a control group up. Needs root.
+ * @limit: Bytes of RAM for the process; @size: bytes that it will use.
+ *
+ * Return: 0; or -1, said in one line on stderr, and all taken down again.
+ */
+int peer_open(struct peer *p, enum peer_kind kind, uint64_t limit,
+	      uint64_t size);
+/** peer_enter() - In the process to be limited, before exec. Return: 0 or -1
+ * and errno. */
+int peer_enter(const struct peer *p);
+/** peer_kills() - How often the kernel has killed in the group for memory. */
+uint64_t peer_kills(const struct peer *p);
+/** peer_close() - Take all down. Says what it could not. */
+void peer_close(struct peer *p);
+
+struct compare {
+	const char *work; /* as pgmap-work knows it */
+	uint64_t size, ram, folio;
+	const char *device;
+	enum peer_kind peer;
+	unsigned int runs;
+	bool json;
+};
+
+/** bench_compare() - Return: the exit status. */
+int bench_compare(const struct compare *c);
+
+#endif
