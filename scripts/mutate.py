@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Plant each fault of test/mutations.txt and demand that its test goes red.
 
-usage: mutate.py BUILD [MUTANT...]
+usage: mutate.py BUILD [MUTANT | PROGRAM]...
 
 BUILD is a build with -Dmutation=true. A line of the list is
     MUTANT PROGRAM TEST
@@ -30,7 +30,7 @@ root = pathlib.Path(__file__).resolve().parent.parent
 def mutations():
     for line in (root / "test/mutations.txt").read_text().split("\n"):
         fields = line.split("#")[0].split()
-        if len(fields) == 3 and (not only or fields[0] in only):
+        if len(fields) == 3 and (not only or only & set(fields[:2])):
             yield tuple(fields)
 
 

@@ -808,7 +808,7 @@ static int try_break(struct breaking *b)
 	uint64_t first = b->index, last = b->last;
 
 	extend(file, &first, &last);
-	if (!file->mapping.areas && pg_mutant("unmapped_file_not_scanned"))
+	if (pg_mutant("unmapped_file_not_scanned") && !file->mapping.areas)
 		b->forced = true;
 	if (pg_mutant("scan_before_unmap")) {
 		b->busy = find_busy(file, first, last);

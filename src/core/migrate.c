@@ -313,14 +313,23 @@ static size_t out_finalize(struct out *o)
 		struct pg_device_io *io = &o->buf->io[r];
 		size_t nr = (size_t)1 << pgmap_folio_order(io->folio);
 		uint64_t pfn = pgmap_folio_pfn(io->folio);
+		size_t published = 0;
 
 		if (io->status && !pg_mutant("failed_store_published")) {
 			out_note_failure(mm, io->status, nr);
 			continue;
 		}
 		for (size_t k = 0; k < nr; k++)
-			moved += out_publish(o, io->folio, io->first + k,
-					     pfn + k);
+			published += out_publish(o, io->folio, io->first + k,
+						 pfn + k);
+		moved += published;
+		/* Who faults it next must not find our reference (R79). No
+		 * entry can go while we hold the lock: it is not the last. */
+		if (published) {
+			pgmap_folio_unlock(io->folio);
+			pgmap_folio_put(io->folio);
+			io->folio = NULL;
+		}
 	}
 	/* What is left in pages goes back where it came from. */
 	for (size_t i = 0; mask_run(&o->pages, o->nr, &i, &len); i++) {
@@ -329,6 +338,8 @@ static size_t out_finalize(struct out *o)
 	}
 	pg_pt_unlock(&mm->pt, o->va);
 	for (unsigned int r = 0; r < o->nr_io; r++) {
+		if (!o->buf->io[r].folio)
+			continue;
 		pgmap_folio_unlock(o->buf->io[r].folio);
 		pgmap_folio_put(o->buf->io[r].folio);
 	}

@@ -59,7 +59,7 @@ void pg_mm_fini(struct pgmap_mm *mm)
 	if (!mm->vma)
 		return;
 	pg_write_lock(&mm->lock, LOCK_MM);
-	while (mm->nr_vma && mm->pt.leaf) {
+	while (mm->nr_vma) {
 		struct pg_vma v = mm->vma[0];
 
 		pg_mm_unmap(mm, v.start, (v.end - v.start) / PG_PAGE_SIZE);

@@ -597,7 +597,7 @@ static enum pg_fault_code fault_anon(struct pg_area *area, uintptr_t va,
 	if (e & PG_E_PRIVATE)
 		return fault_private(area, va, e, level, write, wait);
 	if (allows(e, write))
-		return PG_VM_RETRY;
+		return PG_VM_NOPAGE; /* others were quicker */
 	if (e & PG_E_PRESENT)
 		return reuse_anon(area, va);
 	if (e)
@@ -637,7 +637,7 @@ static enum pg_fault_code fault_mapping(struct pg_area *area, uintptr_t va,
 		enum pg_fault_code ret;
 
 		if (allows(e, write))
-			return PG_VM_RETRY;
+			return PG_VM_NOPAGE; /* others were quicker */
 		if (!pg_level_supported(level) ||
 		    !level_fits(area, va, level) || found < level)
 			continue;

@@ -15,9 +15,9 @@ struct page {
 struct soft {
 	struct pg_mmu mmu;
 	size_t nr;
-	struct page *page;   /* lock */
-	char *data;	     /* lock; contents of page i at i * PAGE_SIZE */
-	struct pg_lock lock; /* LOCK_LEAF */
+	struct page *page;     /* lock */
+	char *data;	       /* lock; contents of page i at i * PAGE_SIZE */
+	struct pg_rwlock lock; /* LOCK_LEAF */
 	struct pg_soft_hooks hooks;
 	uint64_t clock;
 };
@@ -50,10 +50,10 @@ static int soft_watch(struct pg_mmu *m, uintptr_t va, size_t nr)
 
 	if (!page_of(s, va) || !page_of(s, va + (nr - 1) * PG_PAGE_SIZE))
 		return -ENOMEM;
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_write_lock(&s->lock, LOCK_LEAF);
 	for (size_t i = 0; i < nr; i++)
 		page_of(s, va + i * PG_PAGE_SIZE)->watched = true;
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_write_unlock(&s->lock, LOCK_LEAF);
 	return 0;
 }
 
@@ -61,10 +61,10 @@ static void soft_unwatch(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
 	struct soft *s = soft_of(m);
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_write_lock(&s->lock, LOCK_LEAF);
 	for (size_t i = 0; i < nr; i++)
 		page_of(s, va + i * PG_PAGE_SIZE)->watched = false;
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_write_unlock(&s->lock, LOCK_LEAF);
 }
 
 /* One page of a range operation; holds the lock. */
@@ -107,9 +107,9 @@ static int each(struct pg_mmu *m, enum pg_soft_op op, page_op f, uintptr_t va,
 			return ret;
 		if (!p)
 			return -ENOENT;
-		pg_lock(&s->lock, LOCK_LEAF);
+		pg_write_lock(&s->lock, LOCK_LEAF);
 		ret = f(s, p, at, buf ? buf + *done * PG_PAGE_SIZE : NULL);
-		pg_unlock(&s->lock, LOCK_LEAF);
+		pg_write_unlock(&s->lock, LOCK_LEAF);
 		if (ret)
 			return ret;
 	}
@@ -137,10 +137,10 @@ static int soft_poison(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
 	struct soft *s = soft_of(m);
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_write_lock(&s->lock, LOCK_LEAF);
 	for (size_t i = 0; i < nr; i++)
 		page_of(s, va + i * PG_PAGE_SIZE)->poisoned = true;
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_write_unlock(&s->lock, LOCK_LEAF);
 	return 0;
 }
 
@@ -155,11 +155,11 @@ static int soft_present(struct pg_mmu *m, uintptr_t va, size_t nr,
 {
 	struct soft *s = soft_of(m);
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_read_lock(&s->lock, LOCK_LEAF);
 	for (size_t i = 0; i < nr; i++)
 		if (page_of(s, va + i * PG_PAGE_SIZE)->present)
 			bits[i / 64] |= (uint64_t)1 << (i % 64);
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_read_unlock(&s->lock, LOCK_LEAF);
 	return 0;
 }
 
@@ -168,10 +168,10 @@ static size_t soft_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
 	struct soft *s = soft_of(m);
 	size_t n = 0;
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_read_lock(&s->lock, LOCK_LEAF);
 	while (n < nr && !page_of(s, va + n * PG_PAGE_SIZE)->present)
 		n++;
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_read_unlock(&s->lock, LOCK_LEAF);
 	return n;
 }
 
@@ -254,21 +254,27 @@ void pg_soft_hook(struct pg_mmu *m, const struct pg_soft_hooks *hooks)
 	soft_of(m)->hooks = *hooks;
 }
 
+/* As a CPU, which reads beside others: only a store, and a page that comes into
+ * being, have the lock to themselves. */
 static int touch(struct pg_mmu *m, uintptr_t va, uint8_t *value, bool write)
 {
 	struct soft *s = soft_of(m);
 	struct page *p = page_of(s, va);
+	bool alone = write;
 
 	if (!p)
 		return -EFAULT;
 	for (;;) {
 		bool absent, watched, poisoned;
 
-		pg_lock(&s->lock, LOCK_LEAF);
+		if (alone)
+			pg_write_lock(&s->lock, LOCK_LEAF);
+		else
+			pg_read_lock(&s->lock, LOCK_LEAF);
 		poisoned = p->poisoned;
 		watched = p->watched;
 		absent = !p->present;
-		if (absent && !watched) {
+		if (absent && !watched && alone) {
 			p->present = true; /* the kernel's zero-filled page */
 			memset(data_of(s, va), 0, PG_PAGE_SIZE);
 			absent = false;
@@ -282,13 +288,18 @@ static int touch(struct pg_mmu *m, uintptr_t va, uint8_t *value, bool write)
 			else
 				*value = *at;
 		}
-		pg_unlock(&s->lock, LOCK_LEAF);
+		if (alone)
+			pg_write_unlock(&s->lock, LOCK_LEAF);
+		else
+			pg_read_unlock(&s->lock, LOCK_LEAF);
 		if (poisoned)
 			return -EHWPOISON;
 		if (!absent)
 			return 0;
-		if (!s->hooks.fault(s->hooks.ctx, va,
-				    write ? PG_FAULT_WRITE : 0))
+		if (!watched)
+			alone = true;
+		else if (!s->hooks.fault(s->hooks.ctx, va,
+					 write ? PG_FAULT_WRITE : 0))
 			return -EAGAIN;
 	}
 }
@@ -307,23 +318,23 @@ void pg_soft_zap(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
 	struct soft *s = soft_of(m);
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_write_lock(&s->lock, LOCK_LEAF);
 	for (size_t i = 0; i < nr; i++) {
 		struct page *p = page_of(s, va + i * PG_PAGE_SIZE);
 
 		p->present = false;
 		p->poisoned = false;
 	}
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_write_unlock(&s->lock, LOCK_LEAF);
 }
 
 void pg_soft_pin(struct pg_mmu *m, uintptr_t va, bool pinned)
 {
 	struct soft *s = soft_of(m);
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_write_lock(&s->lock, LOCK_LEAF);
 	page_of(s, va)->pinned = pinned;
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_write_unlock(&s->lock, LOCK_LEAF);
 }
 
 bool pg_soft_is_present(struct pg_mmu *m, uintptr_t va)
@@ -331,8 +342,8 @@ bool pg_soft_is_present(struct pg_mmu *m, uintptr_t va)
 	struct soft *s = soft_of(m);
 	bool is;
 
-	pg_lock(&s->lock, LOCK_LEAF);
+	pg_read_lock(&s->lock, LOCK_LEAF);
 	is = page_of(s, va)->present;
-	pg_unlock(&s->lock, LOCK_LEAF);
+	pg_read_unlock(&s->lock, LOCK_LEAF);
 	return is;
 }

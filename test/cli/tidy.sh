@@ -62,6 +62,8 @@ plant src/driver/lz4.c '#include <pgmap/pgmap.h>' "src/driver may not include"
 plant src/runtime/adopt.c '#include "core/pt.h"' "src/runtime may not include"
 plant preload/preload.c '#include "core/mm.h"' "preload may not include"
 plant tools/pgmap.c '#include "base/log.h"' "tools may not include"
+plant tools/explore/run.c '#include "driver/driver.h"' \
+    "tools/explore may not include"
 plant include/pgmap/stat.h '#include "base/log.h"' "may not include base/log.h"
 plant src/core/pt.c '#include <stdatomic.h>' "may not include <stdatomic.h>"
 plant src/mmu/uffd.c '#include <stdatomic.h>' "only base/atomic.h may include"

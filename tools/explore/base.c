@@ -20,7 +20,7 @@
 #include "explore/sys.h"
 
 #define PC __builtin_return_address(0)
-#define NR_IGNORED 8
+#define NR_IGNORED 16
 
 const char *x_mutant = "";
 
@@ -85,7 +85,7 @@ static struct x_obj *lock_step(const volatile void *l, enum x_op op,
 	struct x_obj *o = &x.obj[i];
 
 	x_access((uintptr_t)l, 4, A_ATOMIC_READ, pc);
-	if (x.running) {
+	if (x.running && !x_is_ignored((uintptr_t)l)) {
 		x_point(op, i, false, pc);
 		return o;
 	}
@@ -103,7 +103,7 @@ static void changed(struct x_obj *o)
 
 	o->nr++;
 	x_trail(i, true, o->nr);
-	x_looked(i, o->nr);
+	x_wrote(i, 0, true);
 }
 
 static void check_order(enum pg_lock_rank rank, const void *pc)
@@ -327,6 +327,8 @@ static bool futex_wait(const volatile void *word, uint32_t value, bool timed,
 	if (!x.running) {
 		uint32_t now = *(const volatile uint32_t *)word;
 
+		if (now == value && timed)
+			return false;
 		if (now == value)
 			x_fail("would sleep for ever on %s\n    %s",
 			       x_what((uintptr_t)word), x_where(pc));
@@ -489,7 +491,7 @@ unsigned int pg_mem_fail_nth(unsigned int nth)
 
 _Noreturn void pg_bug(const char *what, const char *file, int line)
 {
-	x_fail("bug: %s at %s:%d", what, file, line);
+	x_fail("bug: %s at %s:%d", what, x_short_path(file), line);
 }
 
 uint64_t pg_hash(const void *p, size_t len)

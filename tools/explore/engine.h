@@ -22,7 +22,8 @@
 #define X_OBJS 255u  /* atomics and locks of one execution */
 #define X_MSGS 250u  /* values that one atomic had */
 #define X_STEPS 3000 /* more is a livelock */
-#define X_CLOCKS 6   /* the threads, and room to align */
+#define X_SCHEDULE (4 * X_STEPS)
+#define X_CLOCKS 6 /* the threads, and room to align */
 #define X_NOTES 64u
 
 enum x_op {
@@ -100,6 +101,7 @@ struct x_thread {
 	bool seq_cst;
 	bool timed; /* sleeps, but not for ever */
 	bool timed_out;
+	bool idle; /* yielded, and went on though nothing had changed */
 	const void *pc;
 	/* Memory model. */
 	struct x_view now, acquired, released;
@@ -151,7 +153,8 @@ void x_point(enum x_op op, unsigned int obj, bool seq_cst, const void *pc);
 /** x_sleep() - Until x_rouse(), which wakes all sleepers or @one of them. */
 void x_sleep(unsigned int obj, bool timed);
 void x_rouse(unsigned int obj, bool one);
-/** x_looked() - The thread found @obj as it was after @nr changes. */
+/** x_looked() - The thread found @obj as it was after @nr changes; its first
+ * look since its last pg_yield() counts. */
 void x_looked(unsigned int obj, unsigned int nr);
 /** x_wrote() - It has just changed @obj, which was @was. @looked: it saw that.
  */
@@ -194,13 +197,14 @@ struct x_result {
 	long executions, pruned, steps, longest;
 	double seconds;
 	char why[600];
-	char replay[2 * X_STEPS];
+	char replay[X_SCHEDULE];
 };
 
 void x_explore(const struct x_scenario *s, const struct x_search *how,
 	       struct x_result *r);
-/** x_branch() - x_choose() for what is not part of x_graph(). */
-unsigned int x_branch(unsigned int n);
+/** x_branch() - x_choose() for what is not part of x_graph(). @name: what each
+ * of the @n is called in a schedule, a number below @all. */
+unsigned int x_branch(unsigned int n, const uint8_t *name, unsigned int all);
 #define X_NO_BOUND 30000
 extern long x_steps;
 /** x_graph() - A hash of what was read from what, and of the order of the
@@ -276,6 +280,8 @@ const void *x_trace_conflict(int thread, uintptr_t addr, size_t size,
 /** x_where() - "function file:line" of @pc, while a trace is kept. Return: one
  * of a few buffers in turn. */
 const char *x_where(const void *pc);
+/** x_short_path() - @path from the last folder of ours in it. */
+const char *x_short_path(const char *path);
 /** x_what() - A name for an address. Return: as x_where(). */
 const char *x_what(uintptr_t addr);
 /** x_trace_print() - @all: also what only one thread has to do with. */

@@ -73,13 +73,52 @@ static void enter_1(void)
 X_SCENARIO(example_stale_value, .what = "Dekker's algorithm without seq_cst",
 	   .nr = 2, .body = {enter_0, enter_1}, .kind = X_EXAMPLE);
 
-/* ---- An endless list of steps ---- */
+/* ---- It takes many switches, and a value that was overwritten ---- */
 
-static void count_for_ever(void)
+static pg_atomic32 turn;
+
+/* Return: all steps of thread @me came in turn. */
+static bool take_turns(uint32_t me)
 {
-	for (;;)
+	for (uint32_t i = 0; i < 3; i++) {
+		uint32_t old = 2 * i + me;
+
+		if (!pg_cas(&turn, &old, old + 1, relaxed))
+			return false;
+	}
+	return true;
+}
+
+static void store_and_take_turns(void)
+{
+	for (uint32_t v = 1; v < 4; v++)
+		pg_store(&ready, v, relaxed);
+	take_turns(0);
+}
+
+static void take_turns_and_load(void)
+{
+	if (take_turns(1))
+		X_CHECK(pg_load(&ready, relaxed) != 2);
+}
+
+X_SCENARIO(example_many_switches, .what = "an old value after five switches",
+	   .nr = 2, .body = {store_and_take_turns, take_turns_and_load},
+	   .kind = X_EXAMPLE);
+
+/* ---- A schedule without end ---- */
+
+static void count(void)
+{
+	for (int i = 0; i < 100; i++)
 		pg_fetch_add(&ready, 1, relaxed);
 }
 
+static void watch_for_ever(void)
+{
+	while (pg_load(&ready, acquire) != UINT32_MAX)
+		;
+}
+
 X_SCENARIO(example_endless, .what = "a loop that never ends", .nr = 2,
-	   .body = {count_for_ever, receive}, .kind = X_EXAMPLE);
+	   .body = {count, watch_for_ever}, .kind = X_EXAMPLE);

@@ -7,6 +7,24 @@
  * everything its threads do is explored, too. setup() runs once, before the
  * search; after each execution memory is put back as setup() left it. check()
  * runs when all threads have returned. Both run alone.
+ *
+ * To write one:
+ *  - put it in scenario_<concept>.c, which meson.build lists, and name it by
+ *    the sentence that it shows, with the rules in front, like a test;
+ *  - make the smallest world that can go wrong in setup(): one page, one map.
+ *    world.h has one; name its words with x_name();
+ *  - let each of two or three threads do one thing. Each step more multiplies
+ *    the executions. A loop that waits must call pg_yield() or pg_wait();
+ *  - say what must hold with X_CHECK(), where it must hold: what a holder may
+ *    touch he writes as plain memory, and who is not kept apart from him is a
+ *    data race. What the threads believe goes to x_note(), which orders
+ *    nothing; an atomic of your own does, and would hide mistakes;
+ *  - see that it fails: add a line "MUTANT explore NAME" to
+ *    test/mutations.txt, and read what `pgmap explore --mutate MUTANT NAME`
+ *    prints in a mutation build;
+ *  - it must be complete in a few seconds. If it is not, take a thread or a
+ *    step away, x_ignore() what is only counted, and set a bound only if
+ *    nothing else helps.
  */
 #ifndef EXPLORE_H
 #define EXPLORE_H
@@ -53,26 +71,30 @@ struct x_scenario {
 
 void x_register(struct x_scenario *s);
 
+/** x_me() - The number of this thread; of one that runs alone: X_THREADS. */
+unsigned int x_me(void);
+
 /** x_choose() - Try each of 0 .. @n - 1 here. */
 unsigned int x_choose(unsigned int n);
 
 /** x_fail() - This execution is wrong. Does not return. */
 _Noreturn void x_fail(const char *fmt, ...)
 	__attribute__((format(printf, 1, 2)));
+_Noreturn void x_fail_check(const char *file, int line, const char *what);
 #define X_CHECK(cond)                                                          \
 	do {                                                                   \
 		if (!(cond))                                                   \
-			x_fail("%s:%d: not so: %s", __FILE__, __LINE__,        \
-			       #cond);                                         \
+			x_fail_check(__FILE__, __LINE__, #cond);               \
 	} while (0)
 
-/** x_ghost - What the threads really hold: notes that order nothing, are no
+/** x_note() - What the threads really hold: notes that order nothing, are no
  * data race, and start as setup() leaves them. x_note() adds to one.
  * Return: its new value. */
 int x_note(unsigned int i, int change);
 
-/** x_ignore() - Atomics in [@p, @p + @size) decide nothing (statistics): do
- * not explore their order. */
+/** x_ignore() - Atomics in [@p, @p + @size) decide nothing (statistics), or
+ * locks there guard things of which one is as good as another (free buffers),
+ * with no other step inside: do not explore their order. */
 void x_ignore(const volatile void *p, size_t size);
 /** x_name() - Call that part of memory so in reports. */
 void x_name(const volatile void *p, size_t size, const char *name);

@@ -28,7 +28,7 @@ static const char usage[] =
 	"  --strong             loads return the newest value only\n"
 	"  --time-limit SECONDS for each scenario (default 600; 0: none)\n"
 	"  --replay SCHEDULE    the one order that a report has named\n"
-	"  --trace              with --replay: print all of it\n"
+	"  --trace              print all of a schedule\n"
 	"  --mutate NAME        put an old mistake back (mutation builds)\n"
 	"  --json               one JSON object\n"
 	"  --test               as a test program prints\n\n"
@@ -115,8 +115,8 @@ static void tell(const struct x_scenario *s, struct x_result *r, FILE *to)
 		x_trace_print(to, trace);
 		fprintf(to,
 			"   %s\n   to repeat: pgmap explore --replay %s %s\n\n",
-			told.found ? told.why : "nothing is wrong", again.replay,
-			s->name);
+			told.found ? told.why : "nothing is wrong",
+			again.replay, s->name);
 	}
 	x.tracing = false;
 }
@@ -192,7 +192,7 @@ static bool run_one(const struct x_scenario *s)
 	}
 	if (search.mode != X_REPLAY)
 		print_figures(s, &search, &r);
-	if (r.found || trace)
+	if (r.found || (trace && search.mode == X_REPLAY))
 		tell(s, &r, stdout);
 	if (test_output)
 		printf("[%s] %s\n", good ? "       OK " : "  FAILED  ",
@@ -385,7 +385,7 @@ static int run_kind(const char *what)
 	for (const struct x_scenario *s = all; s; s = s->next) {
 		if (litmus && s->kind == X_LITMUS)
 			good &= run_litmus(s);
-		if (litmus || s->kind == X_LIBRARY)
+		if (litmus || s->kind == X_LIBRARY || s->kind == X_EXAMPLE)
 			continue;
 		good &= run_self(s, false, sum, true);
 		good &= run_self(s, true, sum, true);

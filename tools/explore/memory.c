@@ -247,26 +247,29 @@ static bool too_often(struct x_thread *t, unsigned int obj, unsigned int at)
 	return t->now.at[obj] == at && t->again[obj] >= MOST_AGAIN;
 }
 
-/* Fill @at with the places that a load may return; the newest is first.
- * @not: but not old ones with this value. */
-static unsigned int candidates(unsigned int obj, const uint64_t * not,
-			       unsigned int at[X_MSGS])
+/* Which place a load returns. @unlike: no old one with this value. */
+static unsigned int choose_place(unsigned int obj, const uint64_t *unlike)
 {
 	struct x_thread *t = self();
 	struct x_obj *o = &x.obj[obj];
-	unsigned int low = t->now.at[obj], n = 0;
+	unsigned int low = t->now.at[obj], at[X_MSGS], n = 0;
+	uint8_t name[X_MSGS], all = 1;
 
 	newest(o);
 	if (low < o->floor)
 		low = o->floor;
+	name[n] = 0;
 	at[n++] = o->nr - 1;
-	if (!x.weak)
-		return n;
-	for (unsigned int i = o->nr - 1; i-- > low;)
-		if (stale_is_new(o->msg[i + 1]) &&
-		    !(not &&o->msg[i]->value == *not ) && !too_often(t, obj, i))
+	for (unsigned int i = o->nr - 1; x.weak && i-- > low;) {
+		if ((unlike && o->msg[i]->value == *unlike) ||
+		    too_often(t, obj, i))
+			continue;
+		/* Each has the same name in every kind of search. */
+		name[n] = all++;
+		if (stale_is_new(o->msg[i + 1]))
 			at[n++] = i;
-	return n;
+	}
+	return at[x_branch(n, name, all)];
 }
 
 static void took(unsigned int obj, unsigned int at, int order)
@@ -345,7 +348,7 @@ static bool direct(uintptr_t addr)
 
 uint64_t x_load(uintptr_t addr, unsigned int size, int order, const void *pc)
 {
-	unsigned int at[X_MSGS], n, obj, i;
+	unsigned int obj, i;
 	struct x_msg *m;
 
 	if (direct(addr))
@@ -354,8 +357,7 @@ uint64_t x_load(uintptr_t addr, unsigned int size, int order, const void *pc)
 	x_point(read_op(order), obj, order == SEQ_CST, pc);
 	x_access(addr, size, A_ATOMIC_READ, pc);
 	seq_cst_in(obj, order);
-	n = candidates(obj, NULL, at);
-	i = at[x_branch(n)];
+	i = choose_place(obj, NULL);
 	m = x.obj[obj].msg[i];
 	took(obj, i, order);
 	seq_cst_out(obj, order);
@@ -437,7 +439,7 @@ uint64_t x_update(uintptr_t addr, unsigned int size, enum x_rmw how, uint64_t v,
 uint64_t x_cas(uintptr_t addr, unsigned int size, uint64_t expected, uint64_t v,
 	       int order, int failure, const void *pc)
 {
-	unsigned int at[X_MSGS], n, obj, i;
+	unsigned int obj, i;
 	struct x_msg *m;
 
 	expected = cut(expected, size);
@@ -452,8 +454,7 @@ uint64_t x_cas(uintptr_t addr, unsigned int size, uint64_t expected, uint64_t v,
 	x_point(write_op(order), obj, order == SEQ_CST, pc);
 	seq_cst_in(obj, order);
 	/* It may fail on an old value, but only succeeds on the newest. */
-	n = candidates(obj, &expected, at);
-	i = at[x_branch(n)];
+	i = choose_place(obj, &expected);
 	m = x.obj[obj].msg[i];
 	x_access(addr, size,
 		 m->value == expected ? A_ATOMIC_WRITE : A_ATOMIC_READ, pc);
@@ -504,13 +505,12 @@ void x_fence(int order, const void *pc)
 uint64_t x_value_for_futex(unsigned int obj)
 {
 	struct x_view *now = &self()->now;
-	unsigned int at[X_MSGS], n, i;
+	unsigned int i;
 
 	seq_cst_in(obj, SEQ_CST);
 	if (x.obj[obj].futex.at[obj] > now->at[obj])
 		now->at[obj] = x.obj[obj].futex.at[obj];
-	n = candidates(obj, NULL, at);
-	i = at[x_branch(n)];
+	i = choose_place(obj, NULL);
 	took(obj, i, RELAXED);
 	seq_cst_out(obj, SEQ_CST);
 	return x.obj[obj].msg[i]->value;

@@ -22,10 +22,14 @@
 #define NR_NAMES 64u
 #define NR_PLACES 1024u
 #define MOST_FRAMES 5u
+/* Lines of a long schedule; each takes two. */
+#define MOST_FIRST 60u
+#define MOST_LAST 120u
 #define TEXT 240
 
 static struct line {
 	int thread;
+	bool shown;
 	const void *frame[MOST_FRAMES]; /* innermost first */
 	uintptr_t addr;
 	char text[80];
@@ -228,8 +232,7 @@ const char *x_what(uintptr_t addr)
 
 /* ---- Places ---- */
 
-/* From the last folder of ours in it. */
-static const char *short_path(const char *path)
+const char *x_short_path(const char *path)
 {
 	static const char *const folder[] = {"/src/", "/tools/", "/include/"};
 	const char *best = path;
@@ -253,7 +256,8 @@ static void read_place(FILE *f, char *text)
 		return;
 	function[strcspn(function, "\n")] = '\0';
 	place[strcspn(place, " \n")] = '\0';
-	n = (size_t)snprintf(text, TEXT, "%s %s", function, short_path(place));
+	n = (size_t)snprintf(text, TEXT, "%s %s", function,
+			     x_short_path(place));
 	while (n < TEXT && fgets(function, sizeof(function), f) &&
 	       fgets(place, sizeof(place), f)) {
 		function[strcspn(function, "\n")] = '\0';
@@ -318,25 +322,48 @@ static bool is_last_of_thread(size_t i)
 	return true;
 }
 
+static void print_line(FILE *to, const struct line *l, bool other)
+{
+	fprintf(to, "%s T%d  %s%s%s\n", other ? "->" : "  ", l->thread,
+		l->addr ? x_what(l->addr) : "", l->addr ? ": " : "", l->text);
+	fprintf(to, "          %s", x_where(l->frame[0]));
+	print_callers(to, l);
+	fprintf(to, "\n");
+}
+
+/* What is printed: @all, or what others have to do with. */
+static size_t choose_lines(bool all)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < nr_lines; i++) {
+		lines[i].shown =
+			all || is_shared(&lines[i]) || is_last_of_thread(i);
+		n += lines[i].shown;
+	}
+	return n;
+}
+
 void x_trace_print(FILE *to, bool all)
 {
+	size_t n = choose_lines(all), left_out = 0, nr = 0;
 	bool tracing = x.tracing;
 	int last = -1;
 
+	if (!all && n > MOST_FIRST + MOST_LAST)
+		left_out = n - MOST_FIRST - MOST_LAST;
 	x.tracing = true;
 	for (size_t i = 0; i < nr_lines; i++) {
 		const struct line *l = &lines[i];
 
-		if (!all && !is_shared(l) && !is_last_of_thread(i))
+		if (!l->shown)
 			continue;
-
-		fprintf(to, "%s T%d  %s%s%s\n",
-			last >= 0 && l->thread != last ? "->" : "  ", l->thread,
-			l->addr ? x_what(l->addr) : "", l->addr ? ": " : "",
-			l->text);
-		fprintf(to, "          %s", x_where(l->frame[0]));
-		print_callers(to, l);
-		fprintf(to, "\n");
+		nr++;
+		if (left_out && nr == MOST_FIRST + 1)
+			fprintf(to, "   ... %zu more; --trace prints them\n",
+				left_out);
+		if (nr <= MOST_FIRST || nr > MOST_FIRST + left_out)
+			print_line(to, l, last >= 0 && l->thread != last);
 		last = l->thread;
 	}
 	x.tracing = tracing;

@@ -179,9 +179,13 @@ static struct x_known *known(unsigned int obj)
 	return k;
 }
 
+/* The first look counts: what came after it, the next round may see. */
 void x_looked(unsigned int obj, unsigned int nr)
 {
-	known(obj)->nr = nr;
+	struct x_known *k = known(obj);
+
+	if (!k->nr)
+		k->nr = nr;
 }
 
 void x_wrote(unsigned int obj, uint64_t was, bool looked)
@@ -189,12 +193,12 @@ void x_wrote(unsigned int obj, uint64_t was, bool looked)
 	struct x_known *k = known(obj);
 	unsigned int nr = x.obj[obj].nr;
 
-	if (!k->nr || looked || k->nr == nr - 1) {
-		k->nr = nr;
-		if (!k->wrote)
-			k->was = was;
-		k->wrote = true;
-	}
+	if (k->nr ? k->nr != nr - 1 : !looked)
+		return;
+	k->nr = nr;
+	if (!k->wrote)
+		k->was = was;
+	k->wrote = x.obj[obj].size != 0;
 }
 
 /* Has something changed that a thread in pg_yield() has read? What it did
@@ -205,7 +209,7 @@ static bool changed(const struct x_thread *t)
 		const struct x_known *k = &t->known[i];
 		const struct x_obj *o = &x.obj[i];
 
-		if (k->round != t->round)
+		if (k->round != t->round || !k->nr)
 			continue;
 		if (o->nr > k->nr ||
 		    (k->wrote && o->msg[o->nr - 1]->value != k->was))
@@ -268,6 +272,16 @@ _Noreturn void x_fail(const char *fmt, ...)
 	x.failed = true;
 	x_switch(&x.thread[x.me].sp, x.scheduler);
 	abort();
+}
+
+unsigned int x_me(void)
+{
+	return (unsigned int)x.me;
+}
+
+_Noreturn void x_fail_check(const char *file, int line, const char *what)
+{
+	x_fail("%s:%d: not so: %s", x_short_path(file), line, what);
 }
 
 int x_note(unsigned int i, int change)
@@ -340,7 +354,9 @@ bool x_dependent(enum x_op a, unsigned int obj_a, enum x_op b,
 		return x.weak && shares(a, obj_a) && shares(b, obj_b);
 	if (obj_a != obj_b)
 		return false;
-	if (reads(a) && reads(b))
+	/* Nor does who goes to sleep change the word. */
+	if ((reads(a) && (reads(b) || b == OP_WAIT)) ||
+	    (reads(b) && a == OP_WAIT))
 		return shares(a, obj_a) && shares(b, obj_b);
 	/* Who sleeps or is woken is not what the word is. */
 	if (a == OP_WAKE || b == OP_WAKE)
@@ -367,8 +383,27 @@ static void end_yields(int by)
 		if (t->state != X_YIELDS || i == by || !changed(t))
 			continue;
 		t->state = X_RUNS;
+		t->idle = false;
 		learn(x.clock[i], x.clock[by]);
 	}
+}
+
+/* When nobody else can run, who yielded goes on, changed or not: it need not
+ * have been a loop. Once, or loops would go round for ever. */
+static bool end_a_yield(void)
+{
+	for (int i = 0; i < x.scenario->nr; i++) {
+		struct x_thread *t = &x.thread[i];
+
+		if (t->state != X_YIELDS || t->idle)
+			continue;
+		t->state = X_RUNS;
+		t->idle = true;
+		for (int k = 0; k < x.scenario->nr; k++)
+			learn(x.clock[i], x.clock[k]);
+		return true;
+	}
+	return false;
 }
 
 /* Time passes when nothing else does: so after all that was done. */
@@ -474,7 +509,7 @@ static void steps(bool *cut)
 			alive += x.thread[i].state != X_DONE;
 		if (!alive)
 			return;
-		if (!on && end_a_timeout())
+		if (!on && (end_a_yield() || end_a_timeout()))
 			continue;
 		if (!on) {
 			report_deadlock();

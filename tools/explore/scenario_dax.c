@@ -163,14 +163,8 @@ X_SCENARIO(N29_break_layout_and_unmap,
 X_SCENARIO(N29_break_layout_pin_and_unmap,
 	   .what = "truncation, a pin by address, and munmap, of one page",
 	   .nr = 3, .setup = one_mapped_page,
-	   
-	   .body = {truncate_unless_held, pin_page, unmap_area},
-	   .check = truncated);
 
-X_SCENARIO(N29_break_layout_and_two_pins,
-	   .what = "truncation of a mapped page, and two who pin it", .nr = 3,
-	   .setup = one_mapped_page,
-	   .body = {truncate_unless_held, pin_page, pin_page},
+	   .body = {truncate_unless_held, pin_page, unmap_area},
 	   .check = truncated);
 
 static void not_mapped_after(void)
@@ -189,8 +183,7 @@ X_SCENARIO(N49_R154a_break_layout_and_fault,
 X_SCENARIO(N29_N49_break_layout_fault_and_pin,
 	   .what = "truncation of a mapped page, a pin, and who touches it",
 	   .nr = 3, .setup = one_mapped_page,
-	   .body = {truncate_unless_held, pin_page, store},
-	   .check = truncated);
+	   .body = {truncate_unless_held, pin_page, store}, .check = truncated);
 
 static void mapped_once(void)
 {
@@ -204,6 +197,5 @@ static void mapped_once(void)
 }
 
 X_SCENARIO(R140_two_faults_of_one_page,
-	   .what = "two who touch a page of a file", .nr = 2,
-	   .setup = one_page, .body = {store, store},
-	   .check = mapped_once);
+	   .what = "two who touch a page of a file", .nr = 2, .setup = one_page,
+	   .body = {store, store}, .check = mapped_once);

@@ -85,6 +85,17 @@ static void put_pair_and_hand_out_the_second(void)
 	pgmap_folio_put(folio);
 }
 
+static void put_pair_and_hand_out_the_first(void)
+{
+	struct pgmap_folio *folio;
+
+	pgmap_folio_put(w.folio[0]);
+	if (pgmap_get_folio(w.map, W_PFN, 0, &folio))
+		return;
+	pgmap_folio_unlock(folio);
+	pgmap_folio_put(folio);
+}
+
 static void look_for(uint64_t i)
 {
 	struct pgmap_folio *folio = pgmap_tryget_pfn(W_PFN + i);
@@ -113,6 +124,12 @@ X_SCENARIO(N16_R102_a_page_is_found_in_its_folio_or_not_at_all,
 	   .what = "a folio is freed, its second page handed out, looked up",
 	   .nr = 2, .setup = setup_pair,
 	   .body = {put_pair_and_hand_out_the_second, look_for_the_second},
+	   .check = w_all_idle);
+X_SCENARIO(N16_R102_a_head_that_lost_its_tail_is_not_taken_for_it,
+	   .what = "a folio is freed, its first page handed out, the second "
+		   "looked up",
+	   .nr = 2, .setup = setup_pair,
+	   .body = {put_pair_and_hand_out_the_first, look_for_the_second},
 	   .check = w_all_idle);
 X_SCENARIO(N16_R102_two_look_while_a_folio_changes_its_order,
 	   .what = "the same, and two look", .nr = 3, .setup = setup_pair,
@@ -173,6 +190,11 @@ static void construct_and_put(void)
 	pgmap_folio_put(w.folio[0]);
 }
 
+X_SCENARIO(R62_nobody_holds_a_tail_that_is_joined,
+	   .what = "two folios become one, and a lookup of the second page",
+	   .nr = 2, .setup = setup_two_locked,
+	   .body = {construct_and_put, look_for_the_second},
+	   .check = w_all_idle);
 X_SCENARIO(R62_nobody_holds_a_page_that_is_joined,
 	   .what = "two folios become one, and lookups of both pages", .nr = 3,
 	   .setup = setup_two_locked,
@@ -225,6 +247,22 @@ static void somebody_got_it(void)
 	w_all_idle();
 }
 
+static void take_last_half(void)
+{
+	take_range(64, 64);
+}
+
+X_SCENARIO(R65_who_is_refused_leaves_no_claim,
+	   .what = "two take ranges, and one finds only its end taken", .nr = 2,
+	   .setup = setup_idle,
+	   .body = {take_first_three_halves, take_last_half},
+	   .check = somebody_got_it);
+X_SCENARIO(N22_R33_R65_three_overlapping_hand_outs,
+	   .what = "three take ranges that overlap", .nr = 3,
+	   .setup = setup_idle,
+	   .body = {take_first_three_halves, take_last_three_halves,
+		    take_last_half},
+	   .check = somebody_got_it);
 X_SCENARIO(N22_R33_overlapping_hand_outs_are_all_or_nothing,
 	   .what = "two take ranges that overlap in two words of claims",
 	   .nr = 2, .setup = setup_idle,

@@ -106,8 +106,9 @@ static void free_again(void)
 }
 
 X_SCENARIO(a_writer_excludes_readers_and_all_wake_up,
-	   .what = "two readers and a writer", .nr = 3, .setup = name_words,
-	   .body = {read_both, write_both, read_both}, .check = free_again);
+	   .what = "two readers and a writer", .nr = 3, .bound = 3,
+	   .setup = name_words, .body = {read_both, write_both, read_both},
+	   .check = free_again);
 X_SCENARIO(writers_exclude_each_other_and_all_wake_up,
 	   .what = "two writers and a reader", .nr = 3, .bound = 3,
 	   .setup = name_words, .body = {write_both, write_both, read_both},
@@ -117,6 +118,9 @@ X_SCENARIO(who_tries_a_rwlock_leaves_nobody_asleep,
 	   .bound = 3, .setup = name_words,
 	   .body = {read_both, write_both, try_to_write_both},
 	   .check = free_again);
+X_SCENARIO(a_writer_excludes_a_reader_and_both_wake_up,
+	   .what = "a reader and a writer", .nr = 2, .setup = name_words,
+	   .body = {read_both, write_both}, .check = free_again);
 X_SCENARIO(two_writers_exclude_each_other_and_wake_up, .what = "two writers",
 	   .nr = 2, .setup = name_words, .body = {write_both, write_both},
 	   .check = free_again);
@@ -146,6 +150,6 @@ static void read_after_the_writer(void)
 
 X_SCENARIO(a_waiting_writer_comes_before_new_readers,
 	   .what = "a reader, a writer, and a reader who may see him wait",
-	   .nr = 3, .setup = name_words,
+	   .nr = 3, .bound = 3, .setup = name_words,
 	   .body = {read_both, write_both, read_after_the_writer},
 	   .check = free_again);

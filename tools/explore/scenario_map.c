@@ -102,6 +102,29 @@ X_SCENARIO(R13_R102_a_folio_is_found_until_its_map_is_gone,
 	   .setup = setup_held, .body = {look_for_a_folio, put_and_destroy},
 	   .check = is_gone);
 
+/* ---- The last put of a page, and the end of its map ---- */
+
+static void setup_private_held(void)
+{
+	w_map(PGMAP_PRIVATE);
+	w_hold(0, 0);
+}
+
+static void put_last(void)
+{
+	X_CHECK(w.alive);
+	pgmap_folio_put(w.folio[0]);
+}
+
+X_SCENARIO(R13_R38_the_driver_is_told_before_its_map_may_go,
+	   .what = "a last put, and the map is destroyed", .nr = 2,
+	   .setup = setup_private_held, .body = {put_last, destroy},
+	   .check = is_gone);
+X_SCENARIO(R13_R102_a_lookup_a_last_put_and_the_end_of_the_map,
+	   .what = "a page is looked up and freed while its map is destroyed",
+	   .nr = 3, .setup = setup_private_held,
+	   .body = {look_for_a_folio, put_last, destroy}, .check = is_gone);
+
 /* ---- Hand out and kill ---- */
 
 static pg_atomic32 killed;
@@ -131,6 +154,29 @@ X_SCENARIO(N24_R12_a_killed_map_hands_out_no_page,
 	   .what = "a hand-out, and the map is killed and destroyed", .nr = 2,
 	   .setup = setup_map, .body = {hand_out, kill_and_destroy},
 	   .check = is_gone);
+
+static void hand_out_another(void)
+{
+	struct pgmap_folio *folio;
+	int ret = pgmap_get_folio(w.map, W_PFN + 1, 0, &folio);
+
+	X_CHECK(ret == 0 || ret == -ENODEV);
+	if (ret)
+		return;
+	X_CHECK(w.alive);
+	pgmap_folio_unlock(folio);
+	pgmap_folio_put(folio);
+}
+
+X_SCENARIO(N24_R12_two_hand_outs_and_a_kill,
+	   .what = "two hand-outs, and the map is killed and destroyed",
+	   .nr = 3, .setup = setup_map,
+	   .body = {hand_out, hand_out_another, kill_and_destroy},
+	   .check = is_gone);
+X_SCENARIO(N24_R8_R12_a_hand_out_a_lookup_and_a_kill,
+	   .what = "a hand-out, a lookup, and the map is killed and destroyed",
+	   .nr = 3, .setup = setup_map,
+	   .body = {hand_out, look_up, kill_and_destroy}, .check = is_gone);
 
 static void destroy_once(void)
 {

@@ -48,7 +48,7 @@ static int preemptions;
 static long longest;
 static uint64_t rng;
 static int priority[X_THREADS], change_at[PCT_DEPTH];
-static char schedule[2 * X_STEPS];
+static char schedule[X_SCHEDULE];
 static size_t scheduled;
 static const char *replay;
 
@@ -100,17 +100,35 @@ void x_search_begin_execution(void)
 
 /* ---- Choices of data ---- */
 
+/* In a schedule a number is a letter; z is 25 and more, and another follows. */
+#define LAST_LETTER 25u
+
+static void note_number(unsigned int v)
+{
+	for (; v >= LAST_LETTER; v -= LAST_LETTER)
+		note_choice('z');
+	note_choice((char)('a' + v));
+}
+
+static unsigned int replay_number(void)
+{
+	unsigned int v = 0;
+
+	for (; *replay == 'z'; replay++)
+		v += LAST_LETTER;
+	if (*replay >= 'a' && *replay < 'z')
+		return v + (unsigned int)(*replay++ - 'a');
+	if (*replay || v)
+		x_fail("the schedule does not fit this program");
+	return 0;
+}
+
 static unsigned int choose(unsigned int n)
 {
 	struct node *d;
 
-	if (how.mode == X_REPLAY) {
-		if (!*replay)
-			return 0;
-		if (*replay < 'a' || *replay >= 'a' + (int)n)
-			x_fail("the schedule does not fit this program");
-		return (unsigned int)(*replay++ - 'a');
-	}
+	if (n <= 1)
+		return 0;
 	if (how.mode == X_PCT || how.mode == X_RANDOM)
 		return draw(n);
 	if (depth == MOST_CHOICES)
@@ -123,23 +141,36 @@ static unsigned int choose(unsigned int n)
 	return d->chosen;
 }
 
-unsigned int x_branch(unsigned int n)
+unsigned int x_branch(unsigned int n, const uint8_t *name, unsigned int all)
 {
-	unsigned int c;
+	unsigned int c = 0;
 
-	if (n <= 1 || !x.running)
+	if (all <= 1 || !x.running)
 		return 0;
-	if (n > 26)
-		x_fail("more than 26 choices");
-	c = choose(n);
-	note_choice((char)('a' + c));
+	if (how.mode == X_REPLAY) {
+		unsigned int v = replay_number();
+
+		while (c < n && name[c] != v)
+			c++;
+		if (c == n)
+			x_fail("the schedule does not fit this program");
+	} else {
+		c = choose(n);
+	}
+	note_number(name[c]);
 	return c;
 }
 
 unsigned int x_choose(unsigned int n)
 {
-	unsigned int c = x_branch(n);
+	uint8_t name[UINT8_MAX];
+	unsigned int c;
 
+	if (n > UINT8_MAX)
+		x_fail("too many choices at once");
+	for (unsigned int i = 0; i < n; i++)
+		name[i] = (uint8_t)i;
+	c = x_branch(n, name, n);
 	x_trail(0, false, c);
 	return c;
 }

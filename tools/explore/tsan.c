@@ -246,3 +246,22 @@ int __wrap_memcmp(const void *a, const void *b, size_t n)
 	plain_read(b, n, PC);
 	return __real_memcmp(a, b, n);
 }
+
+/* Newer compilers call these for the copies in instrumented code. */
+void *__tsan_memcpy(void *to, const void *from, size_t n);
+void *__tsan_memcpy(void *to, const void *from, size_t n)
+{
+	return __wrap_memcpy(to, from, n);
+}
+
+void *__tsan_memmove(void *to, const void *from, size_t n);
+void *__tsan_memmove(void *to, const void *from, size_t n)
+{
+	return __wrap_memmove(to, from, n);
+}
+
+void *__tsan_memset(void *to, int c, size_t n);
+void *__tsan_memset(void *to, int c, size_t n)
+{
+	return __wrap_memset(to, c, n);
+}
