@@ -143,6 +143,12 @@ TEST(slots_that_are_lost_or_free_twice)
 	a->nr_free--;
 	CHECK(noticed("R45"));
 	a->nr_free++;
+	/* The first that is found is told. */
+	pg_fetch_add(&w.mm.away, 1, relaxed);
+	a->nr_free--;
+	CHECK(noticed("R52") || noticed("R45"));
+	a->nr_free++;
+	pg_fetch_sub(&w.mm.away, 1, relaxed);
 	a->shard[3].block[0] = (uint64_t)pg_map_id(w.dev->map) << 40 | used;
 	a->shard[3].nr = 1;
 	CHECK(noticed("R30"));
@@ -174,11 +180,24 @@ TEST(ranges_that_overlap_or_are_empty)
 TEST(buffers_that_are_lost_or_miscounted)
 {
 	struct pg_buf *b;
+	uint32_t next;
 
 	open_used();
+	CHECK(w.mm.pool.empty && w.mm.pool.full);
 	b = pg_pool_get_empty(&w.mm.pool);
 	CHECK(noticed("pool"));
 	pg_pool_put(&w.mm.pool, b);
+	/* A list that has no end. */
+	b = &w.mm.pool.buf[w.mm.pool.empty - 1];
+	next = b->next;
+	b->next = w.mm.pool.empty;
+	CHECK(noticed("pool"));
+	b->next = next;
+	b = &w.mm.pool.buf[w.mm.pool.full - 1];
+	next = b->next;
+	b->next = w.mm.pool.full;
+	CHECK(noticed("pool"));
+	b->next = next;
 	pg_fetch_add(&w.mm.pool.filled, 1, relaxed);
 	CHECK(noticed("pool"));
 	pg_fetch_sub(&w.mm.pool.filled, 1, relaxed);

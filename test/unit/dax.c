@@ -4,6 +4,7 @@
  */
 #include <time.h>
 
+#include "asleep.h"
 #include "daxfs.h"
 
 static struct fs_file file, other;
@@ -55,6 +56,7 @@ static void map(struct pg_space *s, struct fs_file *f)
 struct job {
 	pthread_t t;
 	void (*f)(void);
+	_Atomic(pid_t) tid;
 	_Atomic(bool) done;
 };
 
@@ -62,6 +64,7 @@ static void *run_job(void *arg)
 {
 	struct job *j = arg;
 
+	j->tid = gettid();
 	j->f();
 	j->done = true;
 	return NULL;
@@ -70,15 +73,15 @@ static void *run_job(void *arg)
 static void start(struct job *j, void (*f)(void))
 {
 	j->f = f;
+	j->tid = 0;
 	j->done = false;
 	MUST(!pthread_create(&j->t, NULL, run_job, j));
 }
 
-/* It had time enough; what it waits for is not there. */
+/* It waits, and what it waits for is not there. */
 static bool is_stuck(struct job *j)
 {
-	usleep(30000);
-	return !j->done;
+	return test_wait_asleep(&j->tid, &j->done);
 }
 
 static void join(struct job *j)
@@ -111,7 +114,7 @@ TEST(R121_a_block_with_an_entry_that_nobody_uses_is_idle)
 TEST(N6_R53_a_page_that_was_mapped_and_unmapped_holds_nothing_back)
 {
 	open_one(FILE_PAGES, false);
-	alarm(10);
+	alarm(30);
 	CHECK_EQ(store(&p1, 0, 1), PG_VM_NOPAGE);
 	unmap(&p1);
 	CHECK_EQ(fs_punch_at(&file, 0, 1, PG_BREAK_NOWAIT, NULL, NULL), 0);
@@ -271,7 +274,7 @@ TEST(R140_a_small_fault_waits_for_a_large_one_and_is_woken)
 
 	NEEDS(PG_PMD);
 	open_two(FILE_PAGES, true);
-	alarm(10);
+	alarm(30);
 	/* One page is mapped: no room for a large entry. */
 	unmap(&p2);
 	CHECK_EQ(pg_space_map(&p2, AT(5), 1, PG_AREA_DAX, SHARED_RW,
@@ -834,14 +837,17 @@ TEST(R150_a_copy_leaves_a_block_only_when_nobody_holds_it)
 }
 
 #define SHARE_ROUNDS 20000
+#define SHARE_SECONDS 5
 static _Atomic(unsigned int) at_start;
 
 static void share(struct fs_file *f, struct pg_space *s)
 {
+	time_t end = time(NULL) + SHARE_SECONDS;
+
 	at_start++;
 	while (at_start < 2)
 		sched_yield();
-	for (int i = 0; i < SHARE_ROUNDS; i++) {
+	for (int i = 0; i < SHARE_ROUNDS && time(NULL) < end; i++) {
 		MUST(load(s, 7) == 1);
 		pg_write_lock(&f->f.mapping.invalidate, LOCK_INVALIDATE);
 		MUST(!pg_break_layout(&f->f, 7, 1, 0, NULL));
@@ -1125,7 +1131,7 @@ TEST(R152_a_large_entry_goes_as_a_whole_and_what_stays_is_not_lost)
 			      &file.f.mapping, 520),
 		 0);
 	CHECK_EQ(load(&p2, 520), 1);
-	alarm(10);
+	alarm(30);
 	/* Its second half. The first is on the medium afterwards: nobody
 	 * knows any more that it was dirty. */
 	CHECK_EQ(fs_punch(&file, 512 + 256, 256), 0);

@@ -2,6 +2,7 @@
 /*
  * Device files: linear, of one size of entry.
  */
+#include "asleep.h"
 #include "core/devdax.h"
 #include "spaces.h"
 
@@ -333,11 +334,13 @@ TEST(a_fault_waits_for_who_is_at_the_same_page)
 	close_it();
 }
 
+static _Atomic(pid_t) destroyer;
 static _Atomic(bool) destroyed;
 
 static void *destroy_thread(void *arg)
 {
 	(void)arg;
+	destroyer = gettid();
 	pg_devdax_destroy(&dev);
 	destroyed = true;
 	return NULL;
@@ -349,18 +352,17 @@ TEST(N44_R15_a_device_that_goes_leaves_no_mapping_and_waits_for_pins)
 	pthread_t t;
 
 	open_at(PAGE, 512, 0);
-	alarm(10);
 	CHECK_EQ(map_at(VA, 512, 0), 0);
 	for (uintptr_t i = 0; i < 10; i++)
 		CHECK_EQ(pg_touch(&s, VA + i * PAGE, true, NULL), PG_VM_NOPAGE);
 	folio = pgmap_tryget_pfn(FIRST + 3);
 	CHECK(folio);
+	destroyer = 0;
 	destroyed = false;
 	CHECK_EQ(pthread_create(&t, NULL, destroy_thread, NULL), 0);
 	while (nr_entries(&s))
 		usleep(100);
-	usleep(30000);
-	CHECK(!destroyed);
+	CHECK(test_wait_asleep(&destroyer, &destroyed));
 	CHECK_EQ(pg_touch(&s, VA + 3 * PAGE, false, NULL), PG_VM_SIGBUS);
 	CHECK_EQ(pg_touch(&s, VA + 20 * PAGE, false, NULL), PG_VM_SIGBUS);
 	pgmap_folio_put(folio);

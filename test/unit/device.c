@@ -56,6 +56,17 @@ static int greedy_open(struct pgmap_device_args *args, void **priv)
 	return ret;
 }
 
+static int endless_open(struct pgmap_device_args *args, void **priv)
+{
+	uint64_t asked = args->nr_slots;
+	int ret;
+
+	args->nr_slots = 1;
+	ret = tdev_open(args, priv);
+	args->nr_slots = asked;
+	return ret;
+}
+
 static int empty_open(struct pgmap_device_args *args, void **priv)
 {
 	int ret = tdev_open(args, priv);
@@ -92,6 +103,7 @@ TEST(a_driver_that_breaks_its_contract_is_refused)
 		offsetof(struct pgmap_device_ops, discard),
 		offsetof(struct pgmap_device_ops, usage),
 	};
+	struct pgmap_device_args args;
 	struct pgmap_device_ops ops;
 	struct pgmap_device *dev = NULL;
 	char error[200];
@@ -123,6 +135,36 @@ TEST(a_driver_that_breaks_its_contract_is_refused)
 	CHECK_EQ(open_with(&ops, &dev, error), -EINVAL);
 	CHECK(!dev);
 	CHECK_EQ(tdev.opened, 0);
+	/* Slots are counted in 32 bits. */
+	ops.open = endless_open;
+	args = args_of(UINT32_MAX, error);
+	CHECK_EQ(pg_device_open(&ops, &args, pg_fault_migrate_to_ram, &dev),
+		 -EINVAL);
+	CHECK_EQ(tdev.opened, 0);
+}
+
+static enum pgmap_fork_phase last_phase;
+
+static int note_phase(void *priv, enum pgmap_fork_phase phase)
+{
+	MUST(priv == &tdev);
+	last_phase = phase;
+	return phase == PGMAP_FORK_CHILD ? -EIO : 0;
+}
+
+TEST(a_driver_is_told_of_a_fork_and_may_refuse)
+{
+	struct pgmap_device_ops ops = tdev_ops;
+	struct pgmap_device *dev = NULL;
+	char error[200];
+
+	ops.fork = note_phase;
+	CHECK_EQ(open_with(&ops, &dev, error), 0);
+	CHECK_EQ(pg_device_fork(dev, PGMAP_FORK_PREPARE), 0);
+	CHECK_EQ(last_phase, PGMAP_FORK_PREPARE);
+	CHECK_EQ(pg_device_fork(dev, PGMAP_FORK_CHILD), -EIO);
+	CHECK_EQ(last_phase, PGMAP_FORK_CHILD);
+	pg_device_close(dev);
 }
 
 TEST(an_older_driver_lacks_only_what_it_does_not_know)
@@ -265,6 +307,7 @@ TEST(R39_the_last_put_discards_what_the_slots_held)
 	struct pg_device_io io = {.folio = alloc(dev, 3)};
 	struct pgmap_io scratch;
 
+	CHECK(buf);
 	pg_device_store(dev, &io, 1, buf, &scratch);
 	CHECK_EQ(io.status, 0);
 	CHECK_EQ(tdev.stored, 8);
@@ -347,6 +390,7 @@ TEST(pages_come_back_as_they_were_and_any_other_byte_is_an_error)
 	struct pgmap_io scratch[2];
 	uint64_t pfn = pgmap_folio_pfn(io[0].folio);
 
+	CHECK(buf && back);
 	for (size_t i = 0; i < 16 * PAGE; i++)
 		buf[i] = (char)(i * 31 >> 3);
 	pg_device_store(dev, io, 2, buf, scratch);
@@ -386,6 +430,7 @@ TEST(a_driver_that_forgets_a_status_has_failed)
 	char error[200], *buf = pg_mem_map(PAGE);
 	struct pgmap_io scratch;
 
+	CHECK(buf);
 	ops.store = lazy_store;
 	CHECK_EQ(open_with(&ops, &dev, error), 0);
 	struct pg_device_io io = {.folio = alloc(dev, 0)};

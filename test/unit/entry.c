@@ -644,6 +644,34 @@ TEST(R116_a_folio_is_mapped_while_any_entry_of_any_size_names_it)
 	close_world();
 }
 
+TEST(an_entry_lies_inside_its_area)
+{
+	struct pgmap_folio *folio;
+
+	open_world(PGMAP_FS_DAX, PG_AREA_DAX, 512);
+	folio = folio_new(map, 0, 0);
+	for (int i = 0; i < 2; i++) {
+		uintptr_t va = i ? AT + 512 * PAGE : AT - PAGE;
+		enum pg_fault_code ret;
+
+		pg_read_lock(&s.lock, LOCK_MM);
+		ret = pg_insert_folio(pg_find_area(&s, AT), va, PG_PTE, folio,
+				      map_pfn(map), 0);
+		pg_read_unlock(&s.lock, LOCK_MM);
+		CHECK_EQ(ret, PG_VM_SIGBUS);
+	}
+	/* And is of a size that there is. */
+	CHECK_EQ(insert(&s, AT, (enum pg_level)PG_NR_LEVELS, folio,
+			map_pfn(map), 0),
+		 PG_VM_FALLBACK);
+	CHECK_EQ(insert_special(&s, AT, (enum pg_level)PG_NR_LEVELS, 0, 0),
+		 PG_VM_FALLBACK);
+	CHECK_EQ(nr_entries(&s), 0);
+	CHECK_EQ(pgmap_folio_count(folio), 1);
+	pgmap_folio_put(folio);
+	close_world();
+}
+
 TEST(R131_N35_sizes_that_a_build_has_not_got_fall_back)
 {
 	struct pgmap_folio *folio;

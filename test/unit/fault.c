@@ -247,6 +247,94 @@ TEST(a_range_that_was_unmapped_under_a_load_becomes_a_hole)
 	world_close();
 }
 
+TEST(R90_zeros_that_cannot_be_given_are_given_later)
+{
+	uint8_t v;
+
+	world_open(512, 4096, 64);
+	give_error = -ENOMEM;
+	w.on_op = fail_give;
+	CHECK_EQ(pg_soft_read(w.mmu, AT(40), &v), -EAGAIN);
+	CHECK_EQ(state_of(40), PG_PTE_HOLE);
+	world_check();
+	/* Any other reason is no lack of memory: the touch comes again. */
+	give_error = -EIO;
+	CHECK_EQ(pg_fault(&w.mm, AT(40), 0), PG_FAULT_DONE);
+	CHECK_EQ(state_of(40), PG_PTE_HOLE);
+	w.on_op = NULL;
+	CHECK_EQ(get_byte(40, 0), 0);
+	CHECK_EQ(state_of(40), PG_PTE_PRESENT);
+	world_check();
+	world_close();
+}
+
+TEST(a_stuck_page_that_was_dropped_behind_our_back_is_stuck_no_more)
+{
+	world_open(64, 1024, 16);
+	fill(0, 16);
+	pg_soft_pin(w.mmu, AT(5), true);
+	CHECK_EQ(migrate(0, 16, true), 15);
+	CHECK_EQ(pg_load(&w.mm.stuck, relaxed), 1);
+	pg_soft_pin(w.mmu, AT(5), false);
+	pg_soft_zap(w.mmu, AT(5), 1);
+	CHECK_EQ(get_byte(5, 5), 0);
+	CHECK_EQ(pg_load(&w.mm.stuck, relaxed), 0);
+	world_check();
+	world_close();
+}
+
+static int present_fails(struct pg_mmu *m, uintptr_t va, size_t nr,
+			 uint64_t *bits)
+{
+	(void)m;
+	(void)va;
+	(void)nr;
+	(void)bits;
+	return -EIO;
+}
+
+TEST(a_page_is_there_by_our_books_when_nobody_can_tell)
+{
+	struct pg_mmu_ops ops;
+	const struct pg_mmu_ops *soft;
+
+	world_open(64, 1024, 16);
+	fill(0, 16);
+	soft = w.mmu->ops;
+	ops = *soft;
+	ops.present = present_fails;
+	w.mmu->ops = &ops;
+	CHECK_EQ(pg_fault(&w.mm, AT(3), 0), PG_FAULT_DONE);
+	CHECK_EQ(state_of(3), PG_PTE_PRESENT);
+	w.mmu->ops = soft;
+	check_filled(0, 16);
+	world_close();
+}
+
+static int no_load(const struct pgmap_io *io)
+{
+	(void)io;
+	return -EIO;
+}
+
+TEST(a_page_that_is_lost_is_poisoned_again_by_its_fault)
+{
+	uint8_t v;
+
+	world_open(64, 1024, 1);
+	fill(0, 2);
+	migrate(0, 1, true);
+	tdev.on_load = no_load;
+	log_catch();
+	CHECK_EQ(migrate(0, 1, false), 0);
+	log_release();
+	CHECK_EQ(state_of(0), PG_PTE_POISON);
+	CHECK_EQ(pg_fault(&w.mm, AT(0), 0), PG_FAULT_DONE);
+	CHECK_EQ(pg_soft_read(w.mmu, AT(0), &v), -EHWPOISON);
+	check_filled(1, 1);
+	world_close();
+}
+
 TEST(R92_a_load_succeeds_when_the_budget_is_used_up_by_pinned_pages)
 {
 	world_open(512, 64, 16);

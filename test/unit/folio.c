@@ -4,6 +4,7 @@
  */
 #include <sys/mman.h>
 
+#include "asleep.h"
 #include "world.h"
 
 #define SUB ((uint64_t)PGMAP_SUBSECTION_PAGES)
@@ -769,13 +770,14 @@ TEST(R48_a_freeze_fails_when_there_is_a_reference_too_many)
 
 /* ---- Waiting until it is idle ---- */
 
-static _Atomic(int) waited;
+static _Atomic(pid_t) waiter;
+static _Atomic(bool) woken;
 
 static void *wait_thread(void *folio)
 {
-	waited = 1;
+	waiter = gettid();
 	MUST(!pgmap_folio_wait_idle(folio, 0));
-	waited = 2;
+	woken = true;
 	return NULL;
 }
 
@@ -783,12 +785,10 @@ static pthread_t start_waiter(struct pgmap_folio *folio)
 {
 	pthread_t t;
 
-	waited = 0;
+	waiter = 0;
+	woken = false;
 	CHECK_EQ(pthread_create(&t, NULL, wait_thread, folio), 0);
-	while (waited != 1)
-		usleep(100);
-	usleep(20000); /* it sleeps now, or is about to */
-	CHECK_EQ(waited, 1);
+	CHECK(test_wait_asleep(&waiter, &woken));
 	return t;
 }
 
@@ -799,17 +799,15 @@ TEST(R41_R42_who_waits_for_a_folio_wakes_when_it_is_idle_and_not_before)
 
 	map_open_as(PGMAP_FS_DAX, SUB, 0);
 	CHECK_EQ(pgmap_folio_wait_idle(rec(0), 0), 0);
-	alarm(20);
+	alarm(60);
 	folio = get(8, 3);
 	pgmap_folio_get(folio);
 	t = start_waiter(folio);
 	pgmap_folio_put(folio);
-	usleep(20000);
-	CHECK_EQ(waited, 1);
+	CHECK(test_wait_asleep(&waiter, &woken));
 	/* Frozen is not idle. */
 	CHECK(pg_folio_freeze(folio, 1));
-	usleep(20000);
-	CHECK_EQ(waited, 1);
+	CHECK(test_wait_asleep(&waiter, &woken));
 	pg_folio_unfreeze(folio, 1);
 	pgmap_folio_put(folio);
 	pthread_join(t, NULL);
@@ -875,7 +873,7 @@ TEST(R41_a_page_that_is_used_again_at_once_wakes_who_waited)
 	struct pgmap_folio *folio;
 	pthread_t t;
 
-	alarm(20);
+	alarm(60);
 	map_open_as(PGMAP_FS_DAX, SUB, 0);
 	folio = get(0, 0);
 	t = start_waiter(folio);
@@ -890,12 +888,31 @@ TEST(R41_a_page_that_is_used_again_at_once_wakes_who_waited)
 	map_close();
 }
 
+TEST(R62_what_becomes_a_tail_of_a_file_page_keeps_whose_it_was)
+{
+	struct pgmap_folio *folio;
+
+	map_open_as(PGMAP_FS_DAX, SUB, 0);
+	for (uint64_t i = 0; i < 4; i++) {
+		CHECK_EQ(pgmap_get_folio(map, first + i, 0, &folio), 0);
+		folio->mapping = 0x1000;
+		folio->index = i & PG_INDEX_MASK;
+	}
+	CHECK_EQ(pgmap_construct_folio(map, first, 2, &folio), 0);
+	for (uint64_t i = 0; i < 4; i++) {
+		CHECK_EQ(rec(i)->mapping, 0x1000);
+		CHECK_EQ(rec(i)->index, i);
+	}
+	pgmap_folio_put(folio);
+	map_close();
+}
+
 TEST(R42_R62_who_waits_for_a_folio_that_becomes_a_tail_wakes)
 {
 	struct pgmap_folio *folio;
 	pthread_t t;
 
-	alarm(20);
+	alarm(60);
 	map_open(SUB);
 	for (uint64_t i = 0; i < 4; i++)
 		CHECK_EQ(pgmap_get_folio(map, first + i, 0, &folio), 0);
@@ -976,6 +993,8 @@ TEST(R61_R65_a_range_that_is_refused_leaves_no_trace)
 	CHECK_EQ(pgmap_get_folios(map, first + SUB, SUB + 1, folio, 64, &n),
 		 -EINVAL);
 	CHECK_EQ(pgmap_get_folios(map, first - 1, 2, folio, 64, &n), -EINVAL);
+	CHECK_EQ(pgmap_get_folios(map, 0, PGMAP_END_PFN + 1, folio, 64, &n),
+		 -EINVAL);
 	/* A page in use anywhere in it: first, last, in the middle. */
 	for (uint64_t busy = 3; busy < 700; busy += 58) {
 		struct pgmap_folio *one = get(busy, 0);

@@ -208,6 +208,12 @@ TEST(there_is_room_for_many_groups_and_no_more)
 		CHECK_EQ(pgmap_group_destroy(g[i]), 0);
 	CHECK_EQ(pgmap_group_create(UINT64_MAX, &g[0]), 0);
 	CHECK_EQ(pgmap_group_charge(g[0], 1ull << 40), 0);
+	/* A sum that would not fit is above any limit. */
+	for (unsigned int o = 41; o < 64; o++)
+		if (!pgmap_group_charge(g[0], 1ull << o))
+			pgmap_group_uncharge(g[0], 1ull << o);
+	CHECK_EQ(pgmap_group_charge(g[0], UINT64_MAX >> 2), -ENOMEM);
+	CHECK_EQ(pgmap_group_charged(g[0]), 1ull << 40);
 	pgmap_group_uncharge(g[0], 1ull << 40);
 	CHECK_EQ(pgmap_group_destroy(g[0]), 0);
 }

@@ -283,6 +283,8 @@ TEST(R58_the_page_of_zeros_is_held_by_nobody)
 	for (size_t i = 0; i < nr_runs; i++)
 		CHECK(runs[i].folio == NULL);
 	put(PIN);
+	CHECK_EQ(pg_gup(&space, VA, 2, PIN, runs, 1, &nr_runs), -ENOSPC);
+	nr_runs = 0;
 	check(&space);
 	pg_space_fini(&space);
 }

@@ -156,13 +156,16 @@ TEST(R52_each_page_that_is_away_holds_one_reference_of_its_folio)
 
 TEST(N3_R46_a_hole_on_a_used_slot_is_not_taken_for_its_last_owner)
 {
-	struct pgmap_folio *folio;
+	struct pgmap_folio *folio, *keep[32];
+	size_t n;
 
 	world_open(64, 1024, 1);
 	put_byte(5, 0, 0x55);
 	migrate(5, 1, true);
 	folio = folio_of(5);
 	CHECK_EQ(folio->index, AT(5) / PAGE);
+	/* There is no other. */
+	n = take_all(keep);
 	drop(5, 1);
 	CHECK_EQ(folio->mapping, 0);
 	migrate(9, 1, true);
@@ -170,6 +173,8 @@ TEST(N3_R46_a_hole_on_a_used_slot_is_not_taken_for_its_last_owner)
 	CHECK_EQ(folio->index, AT(9) / PAGE);
 	CHECK_EQ(get_byte(9, 0), 0);
 	CHECK_EQ(get_byte(5, 0), 0);
+	while (n)
+		pgmap_folio_put(keep[--n]);
 	world_close();
 }
 
@@ -426,6 +431,78 @@ TEST(a_page_that_can_neither_leave_nor_return_is_lost_and_never_wrong)
 	/* Dropped, it is an ordinary page again. */
 	drop(0, 1);
 	CHECK_EQ(get_byte(0, 0), 0);
+	world_close();
+}
+
+TEST(what_happened_to_a_place_meanwhile_is_not_undone)
+{
+	/* Somebody has filled it, or unmapped it. */
+	static const struct {
+		int error;
+		enum pg_pte_state state;
+	} t[] = {{-EEXIST, PG_PTE_PRESENT}, {-ENOENT, PG_PTE_HOLE}};
+
+	for (size_t i = 0; i < 2; i++) {
+		world_open(64, 1024, 16);
+		fill(0, 16);
+		tdev.on_store = refuse_all;
+		fail_next(PG_SOFT_GIVE, t[i].error, 1);
+		CHECK_EQ(migrate(0, 16, true), 0);
+		w.on_op = NULL;
+		CHECK_EQ(state_of(0), t[i].state);
+		world_check();
+		CHECK_EQ(get_byte(0, 0), 0);
+		check_filled(1, 15);
+		/* And on the way in. */
+		tdev.on_store = NULL;
+		CHECK_EQ(migrate(0, 16, true), 16);
+		fail_next(PG_SOFT_GIVE, t[i].error, 1);
+		migrate(0, 16, false);
+		w.on_op = NULL;
+		CHECK_EQ(state_of(0), t[i].state);
+		world_check();
+		CHECK_EQ(get_byte(0, 0), 0);
+		check_filled(1, 15);
+		world_close();
+	}
+}
+
+TEST(what_a_dying_device_does_not_take_stays)
+{
+	world_open(64, 1024, 16);
+	fill(0, 16);
+	pgmap_kill(w.dev->map);
+	CHECK_EQ(migrate(0, 16, true), 0);
+	CHECK_EQ(count_of(0, 16, PG_PTE_PRESENT), 16);
+	world_check();
+	check_filled(0, 16);
+	world_close();
+}
+
+static int bad_then_none(const struct pgmap_io *io)
+{
+	return io->nr > 1 || io->slot % 16 == 3 ? -EIO : 0;
+}
+
+TEST(a_page_that_is_lost_and_one_that_cannot_be_given_are_two_things)
+{
+	uint8_t v;
+
+	world_open(64, 1024, 16);
+	fill(0, 16);
+	migrate(0, 16, true);
+	tdev.on_load = bad_then_none;
+	log_catch();
+	fail_next(PG_SOFT_GIVE, -ENOMEM, 1);
+	migrate(0, 16, false);
+	log_release();
+	w.on_op = NULL;
+	tdev.on_load = NULL;
+	CHECK_EQ(state_of(3), PG_PTE_POISON);
+	CHECK_EQ(pg_soft_read(w.mmu, AT(3), &v), -EHWPOISON);
+	world_check();
+	check_filled(0, 3);
+	check_filled(4, 12);
 	world_close();
 }
 

@@ -2,6 +2,7 @@
 /*
  * An address space: its ranges, and what the program does to its mappings.
  */
+#include "asleep.h"
 #include "world.h"
 
 /* [from, to) in pages, ended by {0, 0}. */
@@ -138,6 +139,14 @@ TEST(bad_ranges_are_refused)
 	CHECK_EQ(w.mm.nr_vma, 0);
 	CHECK_EQ(pgmap_mm_release(&w.mm, p + 1, PAGE), -EINVAL);
 	CHECK_EQ(pgmap_mm_release(&w.mm, p, 0), 0);
+	CHECK_EQ(adopt(0, 8), 0);
+	pgmap_mm_change_begin(&w.mm);
+	pgmap_mm_remove(&w.mm, p + 1, 8 * PAGE);
+	pgmap_mm_unmap(&w.mm, p, 8 * PAGE - 1);
+	CHECK_EQ(pgmap_mm_remap(&w.mm, p + 1, PAGE, p, PAGE), -EINVAL);
+	CHECK_EQ(pgmap_mm_remap(&w.mm, p, PAGE, p, PAGE + 1), -EINVAL);
+	pgmap_mm_change_end(&w.mm);
+	RANGES({0, 8});
 	world_close();
 }
 
@@ -289,6 +298,7 @@ TEST(a_full_table_of_ranges_loses_nothing)
 	check_filled(nr, 4);
 	check_filled(nr + 8, 8);
 	CHECK_EQ(release(nr + 4, 4), -ENOMEM);
+	CHECK_EQ(release(nr + 16, 4), 0);
 	CHECK_EQ(release(nr + 4, 12), 0);
 	CHECK_EQ(w.mm.vma[w.mm.nr_vma - 1].end, AT(nr + 4));
 	CHECK_EQ(release(0, 1), 0);
@@ -482,6 +492,14 @@ TEST(R99_a_range_shrinks_in_place)
 	CHECK_EQ(counter("away"), 10 * PAGE);
 	world_check();
 	check_filled(0, 10);
+	/* Or grows. */
+	pgmap_mm_change_begin(&w.mm);
+	CHECK_EQ(pgmap_mm_remap(&w.mm, PTR(0), 10 * PAGE, PTR(0), 20 * PAGE),
+		 0);
+	pgmap_mm_change_end(&w.mm);
+	RANGES({0, 20});
+	world_check();
+	check_filled(0, 10);
 	world_close();
 }
 
@@ -510,6 +528,183 @@ TEST(a_child_forgets_ranges_that_it_does_not_have)
 	check_filled(0, 16);
 	check_filled(32, 16);
 	world_close();
+}
+
+static int watch_fails(struct pg_mmu *m, uintptr_t va, size_t nr)
+{
+	(void)m;
+	(void)nr;
+	return va == AT(0) ? -EBUSY : -EINVAL;
+}
+
+TEST(a_child_that_cannot_watch_its_ranges_says_why)
+{
+	const struct pg_mmu_ops *soft;
+	struct pg_mmu_ops ops;
+
+	world_open(64, 4096, 16);
+	CHECK_EQ(release(16, 16), 0);
+	fill(0, 16);
+	migrate(0, 16, true);
+	soft = w.mmu->ops;
+	ops = *soft;
+	ops.watch = watch_fails;
+	w.mmu->ops = &ops;
+	pgmap_mm_change_begin(&w.mm);
+	CHECK_EQ(pg_mm_watch_again(&w.mm), -EBUSY);
+	pgmap_mm_change_end(&w.mm);
+	w.mmu->ops = soft;
+	CHECK_EQ(w.mm.nr_vma, 0);
+	CHECK_EQ(tdev.stored, 0);
+	world_close();
+}
+
+static unsigned int nr_put;
+static int put_result;
+
+static int put_page(uintptr_t va, void *page)
+{
+	size_t i = (va - AT(0)) / PAGE;
+
+	MUST(((uint8_t *)page)[i % PAGE] == byte_of(i));
+	nr_put++;
+	return put_result;
+}
+
+static int abandon(void)
+{
+	int ret;
+
+	nr_put = 0;
+	pgmap_mm_change_begin(&w.mm);
+	ret = pg_mm_abandon(&w.mm, put_page);
+	pgmap_mm_change_end(&w.mm);
+	CHECK_EQ(w.mm.nr_vma, 0);
+	CHECK_EQ(tdev.stored, 0);
+	world_check();
+	return ret;
+}
+
+static void open_split(void)
+{
+	world_open(64, 4096, 16);
+	fill(0, 64);
+	migrate(0, 20, true);
+	migrate(40, 10, true);
+	CHECK_EQ(release(24, 8), 0);
+	put_result = 0;
+}
+
+TEST(a_child_that_cannot_be_managed_gets_all_its_pages)
+{
+	open_split();
+	CHECK_EQ(abandon(), 0);
+	CHECK_EQ(nr_put, 30);
+	world_close();
+	/* It ends at the first page that cannot be had or written. */
+	open_split();
+	put_result = -EFAULT;
+	CHECK_EQ(abandon(), -EFAULT);
+	CHECK_EQ(nr_put, 1);
+	world_close();
+	open_split();
+	tdev.on_load = no_load;
+	CHECK_EQ(abandon(), -EIO);
+	world_close();
+	open_split();
+	tdev.on_load = no_load;
+	log_catch();
+	migrate(3, 1, false);
+	log_release();
+	tdev.on_load = NULL;
+	CHECK_EQ(state_of(3), PG_PTE_POISON);
+	/* The rest of its folio came back. */
+	CHECK_EQ(abandon(), -EIO);
+	CHECK_EQ(nr_put, 0);
+	pg_soft_zap(w.mmu, AT(3), 1);
+	world_close();
+	open_split();
+	pg_mem_fail_nth(1);
+	CHECK_EQ(abandon(), -ENOMEM);
+	CHECK_EQ(nr_put, 0);
+	world_close();
+}
+
+static _Atomic(pid_t) releaser;
+static _Atomic(bool) released;
+
+static void *release_thread(void *arg)
+{
+	(void)arg;
+	releaser = gettid();
+	MUST(!release(0, 16));
+	released = true;
+	return NULL;
+}
+
+TEST(R78_release_waits_for_who_holds_a_page_for_a_moment)
+{
+	struct pgmap_folio *folio;
+	pthread_t t;
+
+	world_open(64, 4096, 16);
+	fill(0, 16);
+	migrate(0, 16, true);
+	folio = folio_of(3);
+	pgmap_folio_get(folio);
+	releaser = 0;
+	released = false;
+	CHECK_EQ(pthread_create(&t, NULL, release_thread, NULL), 0);
+	CHECK(test_wait_asleep(&releaser, &released));
+	pgmap_folio_put(folio);
+	pthread_join(t, NULL);
+	CHECK_EQ(tdev.stored, 0);
+	check_filled(0, 16);
+	world_close();
+}
+
+static int present_fails(struct pg_mmu *m, uintptr_t va, size_t nr,
+			 uint64_t *bits)
+{
+	(void)m;
+	(void)va;
+	(void)nr;
+	(void)bits;
+	return -EIO;
+}
+
+static int none_present(struct pg_mmu *m, uintptr_t va, size_t nr,
+			uint64_t *bits)
+{
+	(void)m;
+	(void)va;
+	(void)nr;
+	(void)bits;
+	return 0;
+}
+
+TEST(what_nobody_can_tell_at_adoption_is_a_hole_and_found_by_its_fault)
+{
+	const struct pg_mmu_ops *soft;
+	struct pg_mmu_ops ops;
+
+	for (int i = 0; i < 2; i++) {
+		empty_world(64);
+		fill(0, 20);
+		soft = w.mmu->ops;
+		ops = *soft;
+		ops.present = i ? none_present : present_fails;
+		w.mmu->ops = &ops;
+		CHECK_EQ(adopt(0, 64), 0);
+		w.mmu->ops = soft;
+		CHECK_EQ(count_of(0, 64, PG_PTE_HOLE), 64);
+		/* It is there for the program. */
+		check_filled(0, 20);
+		CHECK_EQ(pg_fault(&w.mm, AT(3), 0), PG_FAULT_DONE);
+		CHECK_EQ(state_of(3), PG_PTE_PRESENT);
+		check_filled(0, 20);
+		world_close();
+	}
 }
 
 TEST(metadata_is_counted_where_it_is_used)

@@ -387,6 +387,13 @@ TEST(R7_create_survives_the_lack_of_memory_at_every_point)
 	/* Two allocations a range; but memory of records is used again. */
 	CHECK(n >= 4 && n <= 7);
 	CHECK_EQ(pgmap_destroy(map), 0);
+	/* Of a size that no map had before. */
+	d = desc_of(FAR, 1ull << 29);
+	pg_mem_fail_nth(1);
+	CHECK_EQ(pgmap_create(&d, &map), -ENOMEM);
+	CHECK(!is_known(FAR));
+	CHECK_EQ(pgmap_destroy((struct pgmap *)(uintptr_t)4096), -EINVAL);
+	CHECK_EQ(pgmap_destroy((struct pgmap *)UINTPTR_MAX), -EINVAL);
 }
 
 TEST(there_is_room_for_many_maps_and_no_more)

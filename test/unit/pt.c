@@ -130,6 +130,7 @@ TEST(a_range_operation_goes_on_after_each_lost_race)
 
 	CHECK_EQ(pg_soft_create(64, &m), 0);
 	buf = pg_mmu_pool_map(m, 64);
+	CHECK(buf);
 	memset(buf, 0x11, 64 * PAGE);
 	pg_soft_hook(m, &hooks);
 	ops = 0;
@@ -150,6 +151,9 @@ TEST(a_range_operation_goes_on_after_each_lost_race)
 	CHECK_EQ(pg_mmu_take(m, AT(0), buf, 16, &done), -EAGAIN);
 	CHECK_EQ(done, 0);
 	CHECK(ops < 1000);
+	CHECK_EQ(pg_mmu_give(m, AT(32), buf, 16, &done), -EAGAIN);
+	CHECK_EQ(pg_mmu_zero(m, AT(32), 16, &done), -EAGAIN);
+	CHECK(ops < 3000);
 	pg_mmu_pool_unmap(m, buf, 64);
 	pg_soft_destroy(m);
 }

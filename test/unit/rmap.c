@@ -209,6 +209,9 @@ TEST(R128_a_part_of_a_file_is_unmapped_wherever_it_is_mapped)
 		CHECK_EQ(pgmap_folio_mapcount(rec(map, i)),
 			 gone ? 0 : 1 + (i >= 20 && i < 70));
 	}
+	/* An end behind all numbers is the end. */
+	pg_unmap_mapping_range(&file.mapping, 60, UINT64_MAX);
+	CHECK_EQ(rss(&s[0], PG_RSS_FILE), 50);
 	pg_unmap_mapping_range(&file.mapping, 0, UINT64_MAX);
 	for (int i = 0; i < 3; i++)
 		CHECK_EQ(nr_entries(&s[i]), 0);
