@@ -93,8 +93,8 @@ static void wake(struct pg_dax_file *file, uint64_t index)
 
 /** struct held - An entry that this thread has locked. */
 struct held {
-	struct pg_dax_file *file;
-	uint64_t index; /* its first page */
+	struct pg_dax_file *file; /* NULL: it is not held any more */
+	uint64_t index;		  /* its first page */
 	unsigned int order;
 	uint64_t e; /* what it becomes when unlocked; 0 or empty: nothing */
 };
@@ -115,6 +115,8 @@ static void tree_replace(struct pg_dax_file *file, uint64_t index,
 
 static void unlock_entry(struct held *h)
 {
+	if (!h->file)
+		return;
 	pg_lock(&h->file->lock, LOCK_ENTRY);
 	if (!h->e || h->e & D_EMPTY)
 		pg_radix_clear(&h->file->tree, h->index);
@@ -494,6 +496,7 @@ static int copy_block(struct dax_fault *f)
 static int resize_held(struct dax_fault *f)
 {
 	struct held *h = &f->h;
+	uint64_t old = h->index;
 	int ret;
 
 	pg_lock(&f->file->lock, LOCK_ENTRY);
@@ -501,7 +504,11 @@ static int resize_held(struct dax_fault *f)
 	h->index = f->index;
 	h->order = f->order;
 	ret = pg_radix_set(&f->file->tree, h->index, h->order, h->e | D_LOCKED);
+	if (ret)
+		h->file = NULL; /* what is there next is somebody else's */
 	pg_unlock(&f->file->lock, LOCK_ENTRY);
+	if (ret)
+		wake(f->file, old);
 	return ret;
 }
 
