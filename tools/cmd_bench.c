@@ -183,11 +183,11 @@ static int run(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
 
-	if (argc == 2 || json) {
-		if (!strcmp(argv[1], "map"))
-			return bench_map(json);
-		if (!strcmp(argv[1], "core"))
-			return bench_core(json);
+	if (argc > 1 && (!strcmp(argv[1], "map") || !strcmp(argv[1], "core"))) {
+		if (argc != 2 && !json)
+			return bad(argv[1], "takes only --json",
+				   "see pgmap bench --help");
+		return argv[1][0] == 'm' ? bench_map(json) : bench_core(json);
 	}
 	for (size_t i = 0; argc > 1 && i < NR_WORKS; i++)
 		if (!strcmp(argv[1], works[i]))

@@ -621,7 +621,8 @@ void pgmap_folio_get(struct pgmap_folio *folio)
 {
 	uint32_t was = pg_fetch_add(&folio->count, 1, relaxed);
 
-	pg_bug_on(was == 0 || was == UINT32_MAX); /* R55 */
+	pg_misuse_on(was == 0 || was == UINT32_MAX,
+		     "a reference is taken on a folio that nobody holds (R55)");
 }
 
 /* It is no head any more. Only where it is locked can somebody be about to
@@ -690,7 +691,8 @@ void pg_folio_put_many(struct pgmap_folio *folio, uint32_t n)
 {
 	uint32_t was = pg_fetch_sub(&folio->count, n, acq_rel);
 
-	pg_bug_on(was < n && !pg_mutant("underflow_unnoticed")); /* R55 */
+	pg_misuse_on(was < n && !pg_mutant("underflow_unnoticed"),
+		     "a folio is put more often than it was taken (R55)");
 	if (was == n)
 		free_folio(folio);
 }
@@ -707,7 +709,8 @@ void pgmap_folio_pin(struct pgmap_folio *folio)
 
 void pgmap_folio_unpin(struct pgmap_folio *folio)
 {
-	pg_bug_on(pg_fetch_sub(&folio->pins, 1, relaxed) == 0);
+	pg_misuse_on(pg_fetch_sub(&folio->pins, 1, relaxed) == 0,
+		     "a folio is unpinned more often than it was pinned");
 	pgmap_folio_put(folio);
 }
 
@@ -846,7 +849,8 @@ void pgmap_folio_unlock(struct pgmap_folio *folio)
 	uint32_t was =
 		pg_fetch_and(&folio->flags, ~(F_LOCKED | F_WAITED), release);
 
-	pg_bug_on(!(was & F_LOCKED));
+	pg_misuse_on(!(was & F_LOCKED),
+		     "a folio is unlocked that is not locked");
 	if (was & F_WAITED)
 		pg_wake(&folio->flags);
 }

@@ -65,7 +65,8 @@ void pg_map_put_many(struct pgmap *map, uint64_t n)
 		if (pg_cas(refs, &v, v - (n << 1), release))
 			return;
 	was = pg_fetch_sub(&map->exact, n, acq_rel);
-	pg_bug_on(was < n); /* R55 */
+	pg_misuse_on(was < n,
+		     "a page map is put more often than it was taken (R55)");
 	if (was == n)
 		note_drained(map);
 }
@@ -127,7 +128,8 @@ void pgmap_kill(struct pgmap *map)
 	}
 	sum = (sum >> 1) - BIAS;
 	sum += pg_fetch_add(&map->exact, sum, acq_rel);
-	pg_bug_on(sum > BIAS); /* R55: more was dropped than taken */
+	pg_misuse_on(sum > BIAS,
+		     "a page map was put more often than it was taken (R55)");
 	if (!sum)
 		note_drained(map);
 	pg_store(&map->state, PG_MAP_DEAD, release);
@@ -624,7 +626,7 @@ static int create(const struct pgmap_desc *desc, struct pgmap **out)
 
 int pgmap_create(const struct pgmap_desc *desc, struct pgmap **map)
 {
-	int ret = check_desc(desc);
+	int ret = desc && map ? check_desc(desc) : -EINVAL;
 
 	if (ret)
 		return ret;

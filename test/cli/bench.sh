@@ -79,6 +79,7 @@ refuse 'from 1M to 1T' sort --size 4K
 refuse 'from 1 to 32' sort --pairs 0
 refuse 'no option' sort --fast
 refuse 'say what to measure' sorting
+refuse 'takes only --json' map --size 1G
 
 echo "1..$nr"
 exit $failed

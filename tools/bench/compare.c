@@ -123,6 +123,7 @@ struct run_all {
 	char size[24], ram[24], folio[24];
 	struct peer peer;
 	uint64_t swapped; /* pages, by the peer's runs */
+	uint64_t kills;	  /* runs of the peer's that were done again */
 	struct result ours[RUNS_MAX], theirs[RUNS_MAX];
 };
 
@@ -185,6 +186,7 @@ static int run_theirs(struct run_all *a, struct result *r)
 		}
 		if (peer_kills(&a->peer) == kills)
 			break;
+		a->kills++;
 		fprintf(stderr,
 			"pgmap: bench: the kernel killed %s under %s for want "
 			"of memory; once more\n",
@@ -237,7 +239,7 @@ static void print_table(const struct run_all *a)
 	char size[OUT_LEN], ram[OUT_LEN], swapped[OUT_LEN];
 	const struct compare *c = a->c;
 
-	printf("%s: %s in %s, device %s; medians (min-max) of %u pairs\n",
+	printf("%s: %s in %s, device %s; medians (min-max), pairs: %u\n",
 	       c->work, out_bytes(size, c->size), out_bytes(ram, c->ram),
 	       c->device, c->runs);
 	printf("%-12s %-6s %26s %26s   times better\n", "", "", "pgmap",
@@ -256,6 +258,10 @@ static void print_table(const struct run_all *a)
 		printf("%s wrote %s out; both computed the same\n",
 		       peer_name(c->peer),
 		       out_bytes(swapped, a->swapped * 4096));
+	if (a->kills)
+		printf("%" PRIu64 " runs of %s were killed for want of memory "
+		       "and done again\n",
+		       a->kills, peer_name(c->peer));
 }
 
 static void json_spread(struct out_json *o, const char *key, struct spread s)
@@ -282,6 +288,7 @@ static int print_json(const struct run_all *a)
 	out_json_string(j, "against", peer_name(c->peer));
 	out_json_u64(j, "pairs", c->runs);
 	out_json_u64(j, "peer_swapped_out", a->swapped * 4096);
+	out_json_u64(j, "peer_killed", a->kills);
 	for (unsigned int m = 0; m < a->ours[0].nr; m++) {
 		struct out_json *e = out_json_append(j, "metrics");
 		struct spread o, t, r;

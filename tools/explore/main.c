@@ -113,10 +113,13 @@ static void tell(const struct x_scenario *s, struct x_result *r, FILE *to)
 	if (to) {
 		fprintf(to, "\n");
 		x_trace_print(to, trace);
-		fprintf(to,
-			"   %s\n   to repeat: pgmap explore --replay %s %s\n\n",
-			told.found ? told.why : "nothing is wrong",
-			again.replay, s->name);
+		fprintf(to, "   %s\n",
+			told.found ? told.why : "nothing is wrong");
+		if (how.mode != X_REPLAY)
+			fprintf(to,
+				"   to repeat: pgmap explore --replay %s %s\n",
+				again.replay, s->name);
+		fprintf(to, "\n");
 	}
 	x.tracing = false;
 }
@@ -194,6 +197,8 @@ static bool run_one(const struct x_scenario *s)
 		print_figures(s, &search, &r);
 	if (r.found || (trace && search.mode == X_REPLAY))
 		tell(s, &r, stdout);
+	else if (search.mode == X_REPLAY && !test_output)
+		printf("%s: nothing is wrong\n", s->name);
 	if (test_output)
 		printf("[%s] %s\n", good ? "       OK " : "  FAILED  ",
 		       s->name);
@@ -409,6 +414,11 @@ static int list(void)
 		if (s->kind == X_LIBRARY)
 			printf("%-58s %d threads: %s\n", s->name, s->nr,
 			       s->what);
+	printf("\nexamples, wrong on purpose:\n");
+	for (const struct x_scenario *s = all; s; s = s->next)
+		if (s->kind == X_EXAMPLE)
+			printf("%-58s %d threads: %s\n", s->name, s->nr,
+			       s->what);
 	return 0;
 }
 
@@ -434,9 +444,9 @@ static int run_selected(int argc, char **argv)
 	char *one[1];
 	int ret;
 
-	if (argc == 1 &&
-	    (!strcmp(argv[0], "self") || !strcmp(argv[0], "litmus")))
-		return run_kind(argv[0]);
+	if (argc && (!strcmp(argv[0], "self") || !strcmp(argv[0], "litmus")))
+		return argc == 1 ? run_kind(argv[0])
+				 : bad_usage("too much after", argv[0]);
 	if (test_output && only && argc == 0) {
 		one[0] = strdup(only);
 		ret = run_all(one, 1);
