@@ -125,9 +125,10 @@ void pgmap_kill(struct pgmap *map);
 /**
  * pgmap_destroy() - Kill, wait until no page is held, free (R10, R13).
  *
- * Context: Sleeps as long as any page of the map has a count. Must not hold
- *          a page of it.
- * Return: 0, or -EINVAL: there is no such map any more (R21).
+ * Context: Sleeps as long as any page of the map has a count, or somebody a
+ *          reference from pgmap_lookup(). Must not hold either.
+ * Return: 0, or -EINVAL: there is no such map any more (R21); that is seen only
+ *         until another map is created, which may get the same address.
  */
 int pgmap_destroy(struct pgmap *map);
 /**

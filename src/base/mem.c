@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "base/mem.h"
 
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/atomic.h"
 #include "base/bug.h"
+#include "base/mutant.h"
 #include "base/sys.h"
 
 #define PAGE 4096u
@@ -231,8 +233,14 @@ void pg_mem_unlock(void)
 
 void pg_mem_drop(void *p, size_t size)
 {
-	if (size)
-		pg_sys(madvise, p, size, MADV_DONTNEED);
+	if (!size || !pg_sys(madvise, p, size, MADV_DONTNEED))
+		return;
+	/* After the program's mlockall() locked memory stays; ours need not. */
+	if (pg_mutant("locked_memory_stays"))
+		return;
+	pg_sys(munlock, p, size);
+	if (pg_sys(madvise, p, size, MADV_DONTNEED))
+		memset(p, 0, size);
 }
 
 unsigned int pg_mem_fail_nth(unsigned int nth)

@@ -417,19 +417,33 @@ bool pg_range_is_claimed(const struct pg_map_range *r, uint64_t i)
 
 /* ---- Create and destroy ---- */
 
+/* What an older caller does not know is NULL. */
+static int copy_ops(const struct pgmap_ops *from, struct pgmap_ops *to)
+{
+	memset(to, 0, sizeof(*to));
+	if (!from)
+		return 0;
+	if (!from->size || from->size > sizeof(*to) ||
+	    from->size % sizeof(void *))
+		return -EINVAL;
+	memcpy(to, from,
+	       pg_mutant("ops_size_ignored") ? sizeof(*to) : from->size);
+	return 0;
+}
+
 static int check_ops(const struct pgmap_desc *d)
 {
-	const struct pgmap_ops *o = d->ops;
 	bool private = d->type == PGMAP_PRIVATE;
+	struct pgmap_ops o;
 
-	if (o && (!o->size || o->size > sizeof(*o)))
+	if (copy_ops(d->ops, &o))
 		return -EINVAL;
 	if ((!private && d->type != PGMAP_COHERENT) ||
 	    pg_mutant("ops_not_checked"))
 		return 0;
-	if (!o || !o->folio_free || !d->owner)
+	if (!o.folio_free || !d->owner)
 		return -EINVAL;
-	return private && !o->migrate_to_ram ? -EINVAL : 0;
+	return private && !o.migrate_to_ram ? -EINVAL : 0;
 }
 
 static int check_range(const struct pgmap_desc *d, const struct pgmap_range *r)
@@ -451,6 +465,7 @@ static int check_range(const struct pgmap_desc *d, const struct pgmap_range *r)
 
 static int check_desc(const struct pgmap_desc *d)
 {
+	uint64_t unit;
 	int ret;
 
 	if (d->size != sizeof(*d) || d->type < PGMAP_PRIVATE ||
@@ -461,10 +476,13 @@ static int check_desc(const struct pgmap_desc *d)
 	if (!d->nr_range || d->nr_range > PGMAP_MAX_RANGES ||
 	    d->folio_order > PGMAP_MAX_ORDER)
 		return -EINVAL;
+	unit = (uint64_t)1 << d->folio_order;
 	ret = check_ops(d);
 	for (uint32_t i = 0; i < d->nr_range && !ret; i++)
 		ret = check_range(d, &d->range[i]);
-	if (!ret && d->reserve >= d->range[0].nr)
+	/* It takes whole folios (R18). */
+	if (!ret && d->reserve > d->range[0].nr - unit &&
+	    !pg_mutant("reserve_of_a_whole_map"))
 		return -EINVAL;
 	return ret;
 }
@@ -495,8 +513,8 @@ static bool overlaps(uint64_t pfn, uint64_t nr, uint64_t *after)
 	return false;
 }
 
-/* Holds LOCK_PAGEMAP. Where there is room for @nr pages, on a multiple of what
- * they are made of, or of the largest folio that fits. Return: 0 nowhere. */
+/* Holds LOCK_PAGEMAP. Where there is room for @nr pages: on a multiple of 1 GB
+ * if there are so many, else of what they are made of. Return: 0 nowhere. */
 static uint64_t choose(uint64_t nr, uint32_t folio_order)
 {
 	uint64_t pfn = PGMAP_FIRST_DEVICE_PFN, unit = PGMAP_SUBSECTION_PAGES;
@@ -605,9 +623,7 @@ static int create(const struct pgmap_desc *desc, struct pgmap **out)
 	map->folio_order =
 		pg_mutant("folio_order_ignored") ? 0 : desc->folio_order;
 	map->reserve = desc->reserve;
-	memset(&map->ops, 0, sizeof(map->ops));
-	if (desc->ops)
-		memcpy(&map->ops, desc->ops, desc->ops->size);
+	copy_ops(desc->ops, &map->ops);
 	map->owner = desc->owner;
 	map->data = desc->data;
 	for (uint32_t i = 0; i < desc->nr_range; i++) {

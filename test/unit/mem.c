@@ -165,6 +165,21 @@ TEST(dropped_memory_reads_as_zeros)
 	pg_mem_unmap(p, 4 * PAGE);
 }
 
+TEST(memory_that_the_program_has_locked_can_be_dropped)
+{
+	char *p = pg_mem_map(2 * PAGE);
+
+	memset(p, 7, 2 * PAGE);
+	if (mlock(p, 2 * PAGE)) {
+		pg_mem_unmap(p, 2 * PAGE);
+		SKIP("no right to lock memory");
+	}
+	pg_mem_drop(p, 2 * PAGE);
+	CHECK_EQ(p[0], 0);
+	CHECK_EQ(p[2 * PAGE - 1], 0);
+	pg_mem_unmap(p, 2 * PAGE);
+}
+
 TEST(the_nth_call_fails_once)
 {
 	void *a, *b, *c;

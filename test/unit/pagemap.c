@@ -163,6 +163,13 @@ TEST(R3_operations_are_of_a_size_that_we_know)
 	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
 	o.size = sizeof(o) + 8; /* of a newer version than ours */
 	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
+	/* What lies behind it is not the caller's. */
+	o.size = sizeof(size_t);
+	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
+	o.size = offsetof(struct pgmap_ops, migrate_to_ram);
+	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
+	o.size = offsetof(struct pgmap_ops, migrate_to_ram) + 4;
+	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
 	d.type = PGMAP_GENERIC;
 	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
 	CHECK(!is_known(FAR));
@@ -581,6 +588,24 @@ TEST(R17_folios_are_not_smaller_than_the_map_says)
 	pgmap_folio_unlock(folio);
 	pg_folio_put_many(folio, 1 + 2 * (uint32_t)SUB);
 	CHECK_EQ(pg_map_refs(map), 0);
+	CHECK_EQ(pgmap_destroy(map), 0);
+}
+
+TEST(R18_a_reserve_that_leaves_no_folio_is_refused)
+{
+	uint64_t nr = (uint64_t)1 << PGMAP_PUD_ORDER;
+	struct pgmap_desc d = desc_of(FAR, 2 * nr);
+	struct pgmap *map;
+
+	d.folio_order = PGMAP_PUD_ORDER;
+	d.reserve = nr + 1; /* both folios */
+	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
+	d.reserve = 2 * nr;
+	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
+	d.reserve = UINT64_MAX;
+	CHECK_EQ(pgmap_create(&d, &map), -EINVAL);
+	d.reserve = nr;
+	CHECK_EQ(pgmap_create(&d, &map), 0);
 	CHECK_EQ(pgmap_destroy(map), 0);
 }
 
