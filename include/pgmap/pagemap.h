@@ -218,6 +218,8 @@ void pgmap_folio_get(struct pgmap_folio *folio);
 /** pgmap_folio_put() - Drop a reference; the last one frees (R38). */
 void pgmap_folio_put(struct pgmap_folio *folio);
 /** pgmap_folio_wait_idle() - Wait until nobody holds @folio: count 0 (R42).
+ * Its map must not be destroyed before this is called; pgmap_destroy() waits
+ * for who is in it.
  * @timeout_ns: At most so long; 0 for ever.
  * Return: 0 or -ETIMEDOUT. It may be held again by then. */
 int pgmap_folio_wait_idle(struct pgmap_folio *folio, uint64_t timeout_ns);
@@ -259,7 +261,8 @@ struct pgmap_allocator;
 int pgmap_allocator_create(struct pgmap_allocator **a);
 /** pgmap_allocator_add() - Let it hand out the pages of @map, which are all
  * idle, and which nobody else hands out from now on. Nothing is written for
- * them. Return: 0, -ENOMEM, -EINVAL it has it already. */
+ * them. Return: 0, -ENOMEM, -EINVAL it has it already, -EBUSY somebody holds a
+ * page of it, or it. */
 int pgmap_allocator_add(struct pgmap_allocator *a, struct pgmap *map);
 /** pgmap_allocator_remove() - Hand out no more pages of @map, once it has
  * returned; those in use stay in use, and are forgotten when freed (R14). Must

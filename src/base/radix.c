@@ -207,10 +207,13 @@ int pg_radix_set(struct pg_radix *r, uint64_t index, unsigned int order,
 {
 	uint64_t *path[MAX_LEVELS], *slot = &r->root;
 	unsigned int level;
-	int ret = grow(r, index);
+	int ret;
 
-	pg_assert(is_value(value) && !(index >> PG_RADIX_INDEX_BITS));
+	pg_assert(is_value(value));
 	pg_assert(order == 0 || order == BITS);
+	if (index >> PG_RADIX_INDEX_BITS && !pg_mutant("radix_grows_for_ever"))
+		return -ERANGE;
+	ret = grow(r, index);
 	if (ret)
 		return ret;
 	for (level = r->levels; level > order / BITS;) {

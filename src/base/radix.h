@@ -50,7 +50,8 @@ uint64_t pg_radix_next(const struct pg_radix *r, uint64_t *index, uint64_t last,
  * pg_radix_set() - @index, of @order 0 or 9, has @value from now on.
  *
  * Return: 0; -EEXIST it has, wholly or in part, a value of the other order;
- *         -ENOMEM. To replace a value of the same order cannot fail.
+ *         -ENOMEM; -ERANGE no such index. To replace a value of the same
+ *         order cannot fail.
  */
 int pg_radix_set(struct pg_radix *r, uint64_t index, unsigned int order,
 		 uint64_t value);

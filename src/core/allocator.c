@@ -87,10 +87,22 @@ static void pull(const struct pg_alloc_map *m, uint64_t *first, uint64_t pfn)
 	set_links(f, 0, 0);
 }
 
+/* Did somebody take the page past us? Its record is not ours to write then:
+ * the block that it heads is left out, and what is freed of it comes back. */
+static bool is_taken(const struct pg_alloc_map *m, uint64_t pfn)
+{
+	return pg_pfn_in_use(m->map, pfn) &&
+	       !pg_mutant("block_in_use_is_listed");
+}
+
 static void list_add(struct pg_alloc_map *m, uint64_t pfn, unsigned int order)
 {
 	struct pgmap_folio *f = record(m, pfn);
 
+	if (is_taken(m, pfn)) {
+		*m->nr_free -= pages(order);
+		return;
+	}
 	pg_bug_on(listed_order(f)); /* free already */
 	push(m, &m->free[order], pfn);
 	pg_fetch_or(&f->flags, (order + 1) << PG_FOLIO_LISTED_SHIFT, relaxed);
@@ -107,11 +119,18 @@ static void list_del(struct pg_alloc_map *m, uint64_t pfn, unsigned int order)
 
 /* ---- Blocks. All hold the lock. ---- */
 
+/* All but who is in a shard hold the lock, so only that one may find it lower
+ * than it is: never below a page that it has. */
+static uint64_t fresh_of(const struct pg_alloc_range *r)
+{
+	return pg_load(&r->fresh, relaxed);
+}
+
 /* The range of which a block may be: fresh pages are not ours yet. */
 static struct pg_alloc_range *range_of(struct pg_alloc_map *m, uint64_t pfn)
 {
 	for (uint32_t i = 0; i < m->nr_range; i++)
-		if (pfn >= m->range[i].first && pfn < m->range[i].fresh)
+		if (pfn >= m->range[i].first && pfn < fresh_of(&m->range[i]))
 			return &m->range[i];
 	return NULL;
 }
@@ -124,7 +143,7 @@ static void insert(struct pg_alloc_map *m, const struct pg_alloc_range *r,
 		uint64_t buddy = pfn ^ pages(order);
 		unsigned int listed;
 
-		if (buddy < r->first || buddy + pages(order) > r->fresh)
+		if (buddy < r->first || buddy + pages(order) > fresh_of(r))
 			break;
 		listed = listed_order(record(m, buddy));
 		if (listed != order + 1 &&
@@ -178,13 +197,15 @@ static bool list_fresh(struct pg_alloc_map *m, unsigned int order)
 
 	for (uint32_t i = 0; i < m->nr_range; i++) {
 		struct pg_alloc_range *r = &m->range[i];
-		uint64_t pfn = r->fresh;
+		uint64_t pfn = fresh_of(r);
 
 		if (pfn == r->end)
 			continue;
+		if (is_taken(m, pfn))
+			o = m->order;
 		while (pfn & (pages(o) - 1) || pfn + pages(o) > r->end)
 			o--;
-		r->fresh += pages(o);
+		pg_store(&r->fresh, pfn + pages(o), relaxed);
 		insert(m, r, pfn, o);
 		return true;
 	}
@@ -234,12 +255,15 @@ static void look_at_bad_again(struct pgmap_allocator *a, struct pg_alloc_map *m)
 	}
 }
 
-/* pgmap_get_folio() refused a block that is in no list. */
+/* pgmap_get_folio() refused a block that is in no list. -EBUSY: as in
+ * is_taken(), but any page of it. */
 static void take_back(struct pgmap_allocator *a, struct pg_alloc_map *m,
 		      uint64_t pfn, unsigned int order, int why)
 {
 	if (why == -EHWPOISON && !pg_mutant("bad_page_stays_in_its_block"))
 		set_aside(a, m, pfn, order);
+	else if (why == -EBUSY && !pg_mutant("block_in_use_is_listed"))
+		a->nr_free -= pages(order);
 	else if (!pg_mutant("refused_page_lost"))
 		insert(m, range_of(m, pfn), pfn, order);
 }
@@ -390,12 +414,13 @@ static void empty_shard(struct pgmap_allocator *a, struct pg_alloc_shard *s,
 /* Holds the lock. */
 static void empty_run(struct pgmap_allocator *a, struct pg_alloc_shard *s)
 {
-	struct pg_alloc_map *m = map_of(a, s->run);
 	uint64_t pfn = s->run & PFN_MASK, nr;
+	struct pg_alloc_map *m;
 
 	/* Before the first map there is no order either. */
 	if (!s->nr_run)
 		return;
+	m = map_of(a, s->run);
 	nr = s->nr_run << pg_load(&a->order, relaxed);
 	s->nr_run = 0;
 	insert_all(m, range_of(m, pfn), pfn, pfn + nr);
@@ -477,6 +502,12 @@ static int get_from_shard(struct pgmap_allocator *a, unsigned int order,
 
 	if (!s)
 		return -EAGAIN;
+	/* Before we were in, the first map may have become another one. */
+	if (order != pg_load(&a->order, relaxed) &&
+	    !pg_mutant("order_seen_from_outside")) {
+		leave(s);
+		return -EAGAIN;
+	}
 	while (ret == -EHWPOISON) {
 		uint64_t block = take_block(a, s, order);
 
@@ -524,8 +555,11 @@ int pgmap_allocator_get(struct pgmap_allocator *a, unsigned int order,
 
 	if (order > PGMAP_MAX_ORDER)
 		return -EINVAL;
-	if (order == pg_load(&a->order, relaxed))
+	if (order == pg_load(&a->order, relaxed)) {
+		if (pg_mutant("order_seen_from_outside"))
+			pg_wait(&a->order, order, 2000000);
 		ret = get_from_shard(a, order, folio);
+	}
 	if (ret == -EAGAIN) {
 		pg_lock(&a->lock, LOCK_DEVICE);
 		ret = get_from_lists(a, order, folio);
@@ -548,13 +582,21 @@ void pgmap_allocator_free(struct pgmap_allocator *a, struct pgmap_folio *folio)
 	if (pg_mutant("free_forgets_the_order"))
 		order = m->order;
 	s = order == pg_load(&a->order, relaxed) ? enter_any(a) : NULL;
+	/* As in get_from_shard(). */
+	if (s && order != pg_load(&a->order, relaxed) &&
+	    !pg_mutant("order_seen_from_outside")) {
+		leave(s);
+		s = NULL;
+	}
 	if (s) {
 		if (s->nr == PG_SHARD_BLOCKS) {
 			pg_lock(&a->lock, LOCK_DEVICE);
 			empty_shard(a, s, BATCH);
 			pg_unlock(&a->lock, LOCK_DEVICE);
 		}
-		if (m->live || pg_mutant("removed_map_takes_back"))
+		if ((m->live && (range_of(m, pfn) ||
+				 pg_mutant("fresh_page_comes_free"))) ||
+		    pg_mutant("removed_map_takes_back"))
 			s->block[s->nr++] = block_of(m, pfn);
 		leave(s);
 		return;
@@ -583,7 +625,7 @@ static void add_ranges(struct pgmap_allocator *a, struct pg_alloc_map *m,
 		nr -= range.nr;
 		r->first = range.pfn + (skip + unit - 1) / unit * unit;
 		r->end = range.pfn + range.nr / unit * unit;
-		r->fresh = r->first;
+		pg_store(&r->fresh, r->first, relaxed);
 		if (r->first >= r->end)
 			continue;
 		a->nr_free += r->end - r->first;
@@ -602,6 +644,7 @@ static void add_map(struct pgmap_allocator *a, struct pg_alloc_map *m,
 
 	memset(m, 0, sizeof(*m));
 	m->map = map;
+	m->nr_free = &a->nr_free;
 	m->order = map->folio_order;
 	add_ranges(a, m, nr);
 	/* Where there is no map, shards are empty. */
@@ -626,6 +669,10 @@ int pg_allocator_add_part(struct pgmap_allocator *a, struct pgmap *map,
 	had = a->by_id[pg_map_id(map)];
 	if (had && had->live)
 		ret = -EINVAL;
+	/* What was handed out before it was removed came back as if we had
+	 * handed it out now. */
+	else if (pg_map_refs(map) && !pg_mutant("map_in_use_is_added"))
+		ret = -EBUSY;
 	else
 		add_map(a, had ? had : m, map, nr);
 	leave_all(a);
@@ -650,7 +697,7 @@ static void forget_lists(struct pgmap_allocator *a, struct pg_alloc_map *m)
 	while (m->bad)
 		pull(m, &m->bad, m->bad);
 	for (uint32_t i = 0; i < m->nr_range; i++)
-		a->nr_free -= m->range[i].end - m->range[i].fresh;
+		a->nr_free -= m->range[i].end - fresh_of(&m->range[i]);
 }
 
 static void forget_shard(struct pgmap_allocator *a, struct pg_alloc_shard *s,
@@ -729,7 +776,7 @@ uint64_t pg_allocator_used(struct pgmap_allocator *a, const struct pgmap *map)
 	pg_lock(&a->lock, LOCK_DEVICE);
 	m = a->by_id[pg_map_id(map)];
 	if (m && m->nr_range)
-		used = m->range[0].fresh - range.pfn;
+		used = fresh_of(&m->range[0]) - range.pfn;
 	pg_unlock(&a->lock, LOCK_DEVICE);
 	return used;
 }
@@ -745,7 +792,8 @@ static const char *check_block(struct pg_alloc_map *m, uint64_t pfn,
 {
 	const struct pg_alloc_range *r = range_of(m, pfn);
 
-	MUST(r && pfn + pages(order) <= r->fresh, "R45");
+	MUST(r && pfn + pages(order) <= fresh_of(r), "R45");
+	MUST(order >= m->order, "R45");
 	MUST((pfn & (pages(order) - 1)) == 0, "R45");
 	MUST(pgmap_folio_count(record(m, pfn)) == 0, "R30");
 	return NULL;
@@ -773,7 +821,7 @@ static const char *check_lists(struct pgmap_allocator *a,
 		}
 	}
 	for (uint32_t i = 0; i < m->nr_range; i++)
-		*nr += m->range[i].end - m->range[i].fresh;
+		*nr += m->range[i].end - fresh_of(&m->range[i]);
 	return NULL;
 }
 
@@ -787,7 +835,13 @@ static const char *check_at_hand(const struct pgmap_allocator *a,
 	broken = check_block(m, block & PFN_MASK, order);
 	if (broken)
 		return broken;
-	MUST(!listed_order(record(m, block & PFN_MASK)), "R45");
+	/* Nor is any part of it elsewhere. */
+	for (uint64_t i = 0; i < pages(order); i += pages(m->order)) {
+		const struct pgmap_folio *f = record(m, (block & PFN_MASK) + i);
+
+		MUST(!listed_order(f), "R45");
+		MUST(pgmap_folio_count(f) == 0, "R30");
+	}
 	return NULL;
 }
 

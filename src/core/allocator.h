@@ -45,7 +45,8 @@ struct pg_alloc_shard {
 /** struct pg_alloc_range - A range of a map. */
 struct pg_alloc_range {
 	uint64_t first;
-	uint64_t fresh; /* pages from here on were never handed out */
+	/* Pages from here on were never handed out. Lock to write; relaxed. */
+	pg_atomic64 fresh;
 	uint64_t end;
 };
 
@@ -53,7 +54,8 @@ struct pg_alloc_range {
 struct pg_alloc_map {
 	struct pgmap *map;
 	struct pg_alloc_map *next;
-	bool live; /* in the list; to write: inside every shard too */
+	uint64_t *nr_free; /* the allocator's */
+	bool live;	   /* in the list; to write: inside every shard too */
 	uint32_t nr_range;
 	unsigned int order;		    /* of its smallest folio */
 	uint32_t orders;		    /* bit o: free[o] is not empty */

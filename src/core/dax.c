@@ -416,13 +416,11 @@ static enum pg_fault_code code_of(int err)
 	return PG_VM_SIGBUS;
 }
 
-/* Nobody gets these pages any more, though some may be held (R154b, R165). */
-static bool is_gone(struct pg_dax *dax, uint64_t pfn, uint64_t nr)
+/* Was one of these pages removed? */
+static bool is_removed(struct pg_dax *dax, uint64_t pfn, uint64_t nr)
 {
 	uint32_t n = pg_load(&dax->nr_gone, acquire);
 
-	if (pgmap_is_dying(dax->map) && !pg_mutant("dying_map_is_mapped"))
-		return true;
 	for (uint32_t i = 0; i < n; i++) {
 		const struct pgmap_range *g = &dax->gone[i];
 
@@ -432,9 +430,56 @@ static bool is_gone(struct pg_dax *dax, uint64_t pfn, uint64_t nr)
 	return false;
 }
 
+/* Nobody gets one of these pages any more, though some may be held (R154b,
+ * R165). */
+static bool is_gone(struct pg_dax *dax, uint64_t pfn, uint64_t nr)
+{
+	return (pgmap_is_dying(dax->map) &&
+		!pg_mutant("dying_map_is_mapped")) ||
+	       is_removed(dax, pfn, nr);
+}
+
 static int flush(struct pg_dax *dax, const struct held *h)
 {
 	return dax->ops->flush(dax, pfn_of(h->e), held_pages(h));
+}
+
+/*
+ * The medium refused a block, with @said, which may be for a page that is lost
+ * anyway: the other pages must not be lost with it (R147, R154b). @bad: Bad
+ * pages are lost, for the entry goes, and who wants them hears of it; removed
+ * ones are always. Return: 0, or the first error for another page.
+ */
+static int flush_rest(struct pg_dax *dax, const struct held *h, bool bad,
+		      int said)
+{
+	uint64_t pfn = pfn_of(h->e), end = pfn + held_pages(h), from = pfn;
+	int ret = 0;
+
+	if (pg_mutant("lost_page_holds_back_a_flush"))
+		return said;
+	for (; pfn <= end; pfn++) {
+		int err = 0;
+
+		if (pfn < end && !is_removed(dax, pfn, 1) &&
+		    !(bad && pg_pfn_poisoned(dax->map, pfn)))
+			continue;
+		if (pfn - from == held_pages(h))
+			err = said;
+		else if (from < pfn)
+			err = dax->ops->flush(dax, from, pfn - from);
+		if (!ret)
+			ret = err;
+		from = pfn + 1;
+	}
+	return ret;
+}
+
+static int flush_what_can_be(struct pg_dax *dax, const struct held *h, bool bad)
+{
+	int ret = flush(dax, h);
+
+	return ret && h->order ? flush_rest(dax, h, bad, ret) : ret;
 }
 
 /* Has it been stored to, by a CPU or, since it was written back, by who pins
@@ -462,7 +507,7 @@ static int drop_held(struct dax_fault *f)
 	if (is_real(h->e)) {
 		pg_fence(seq_cst); /* as in pg_break_layout() */
 		if (is_dirty(f->dax, h->e))
-			ret = flush(f->dax, h);
+			ret = flush_what_can_be(f->dax, h, true);
 		if (ret)
 			return ret;
 		f->wait = disassociate(f->dax, pfn_of(h->e), h->order, false);
@@ -559,8 +604,12 @@ static enum pg_fault_code fault_block(struct dax_fault *f)
 			 (b->flags & PG_BLOCK_SHARED &&
 			  !pg_mutant("shared_block_mapped_large"))))
 		return PG_VM_FALLBACK;
-	if (is_gone(f->dax, b->pfn, nr) ||
-	    (f->write && b->flags & PG_BLOCK_SHARED))
+	if (is_gone(f->dax, b->pfn, nr))
+		/* The other pages of a large block may be there. */
+		return f->order && !pg_mutant("gone_page_takes_its_block")
+			       ? PG_VM_FALLBACK
+			       : PG_VM_SIGBUS;
+	if (f->write && b->flags & PG_BLOCK_SHARED)
 		return PG_VM_SIGBUS;
 	if (!is_real(e) || pfn_of(e) + (f->index - f->h.index) != b->pfn) {
 		ret = install(f);
@@ -573,17 +622,21 @@ static enum pg_fault_code fault_block(struct dax_fault *f)
 	return PG_VM_NOPAGE;
 }
 
-/* A page of a large block is bad: the others are used one by one. */
-static enum pg_fault_code fault_poisoned(struct dax_fault *f)
+/* A page of a large block is bad, or gone: the others are used one by one. */
+static enum pg_fault_code take_apart(struct dax_fault *f)
 {
-	int ret;
+	int ret = drop_held(f);
 
-	if (!f->h.order)
-		return PG_VM_HWPOISON;
-	ret = drop_held(f);
 	if (ret)
 		return code_of(ret);
 	return f->order ? PG_VM_FALLBACK : PG_VM_RETRY;
+}
+
+/* May the folio, which is in use, not be mapped? */
+static bool is_bad(const struct dax_fault *f, const struct pgmap_folio *folio)
+{
+	return pg_folio_marked(folio, PG_FOLIO_POISON) &&
+	       (f->order || pg_pfn_poisoned(f->dax->map, f->b.pfn));
 }
 
 /* Count 0 to 1, or one more. */
@@ -595,14 +648,14 @@ static enum pg_fault_code hold(struct dax_fault *f, struct pgmap_folio **folio)
 
 	*folio = pgmap_tryget_pfn(f->b.pfn);
 	if (*folio) {
-		if (!pg_folio_marked(*folio, PG_FOLIO_POISON) ||
-		    pg_mutant("bad_page_is_mapped"))
-			return PG_VM_NOPAGE;
-		if (!f->order && !pg_pfn_poisoned(f->dax->map, f->b.pfn))
+		if (!is_bad(f, *folio) || pg_mutant("bad_page_is_mapped"))
 			return PG_VM_NOPAGE;
 		pgmap_folio_put(*folio);
 		return f->order ? PG_VM_FALLBACK : PG_VM_HWPOISON;
 	}
+	if (h->order && is_removed(f->dax, pfn_of(h->e), held_pages(h)) &&
+	    !pg_mutant("gone_page_is_handed_out"))
+		return take_apart(f);
 	rec = pg_map_folio(f->dax->map, pfn_of(h->e));
 	lock_owner(rec);
 	/* The mark of a store by who pinned it ends with this hand-out. */
@@ -611,7 +664,7 @@ static enum pg_fault_code hold(struct dax_fault *f, struct pgmap_folio **folio)
 	ret = pgmap_get_folio(f->dax->map, pfn_of(h->e), h->order, folio);
 	unlock_owner(rec);
 	if (ret == -EHWPOISON)
-		return fault_poisoned(f);
+		return h->order ? take_apart(f) : PG_VM_HWPOISON;
 	if (ret)
 		/* -EBUSY: on its way to us or from us; -ENODEV: R165. */
 		return code_of(ret);
@@ -628,6 +681,15 @@ static enum pg_fault_code map_block(struct dax_fault *f)
 		return ret;
 	ret = pg_insert_folio(f->area, f->va, f->level, folio, f->b.pfn,
 			      f->write ? PG_E_WRITE : 0);
+	/* It may have gone bad since hold() looked. First the entry, then the
+	 * mark: partner in pg_memory_failure() (R183). */
+	pg_fence(seq_cst);
+	if (ret == PG_VM_NOPAGE && is_bad(f, folio) &&
+	    !pg_mutant("bad_page_is_mapped")) {
+		pg_unmap_mapping_range(&f->file->mapping, f->index,
+				       (uint64_t)1 << f->order);
+		ret = f->order ? PG_VM_FALLBACK : PG_VM_HWPOISON;
+	}
 	if (!pg_mutant("fault_keeps_its_reference"))
 		pgmap_folio_put(folio);
 	return ret;
@@ -667,8 +729,9 @@ static enum pg_fault_code fault_locked(struct dax_fault *f)
 	bool sync;
 	int err;
 
-	if (f->index + nr > pg_load(&f->file->nr_pages, relaxed) &&
-	    !pg_mutant("mapped_behind_the_end"))
+	if (f->index > LAST_INDEX ||
+	    (f->index + nr > pg_load(&f->file->nr_pages, relaxed) &&
+	     !pg_mutant("mapped_behind_the_end")))
 		return f->order ? PG_VM_FALLBACK : PG_VM_SIGBUS;
 	err = lock_entry(f->file, f->index, f->order, &f->h);
 	if (err)
@@ -771,23 +834,51 @@ struct breaking {
 	struct pgmap_folio *busy; /* held by somebody */
 };
 
+/* What was stored to a block that nobody maps goes to the medium, as far as it
+ * stays the file's. Return: 0 or what flush said. */
+static int save(const struct breaking *b, struct held *h)
+{
+	struct pg_dax *dax = b->file->dax;
+	bool whole =
+		h->index >= b->index && h->index + held_pages(h) - 1 <= b->last;
+	int ret;
+
+	if ((!b->keep && whole) || !is_dirty(dax, h->e) ||
+	    pg_mutant("break_forgets_stores"))
+		return 0;
+	/* Who pins it marks it again when he has stored his last. */
+	pg_folio_unmark(pg_map_folio(dax->map, pfn_of(h->e)), PG_FOLIO_DIRTY);
+	ret = flush_what_can_be(dax, h, true);
+	h->e = ret ? h->e | D_DIRTY : h->e & ~(uint64_t)D_DIRTY;
+	return ret;
+}
+
+static int save_all(const struct breaking *b, uint64_t first, uint64_t last)
+{
+	struct held h;
+	int ret = 0;
+
+	while (!ret && lock_next(b->file, first, last, &h)) {
+		ret = save(b, &h);
+		unlock_entry(&h);
+		first = h.index + held_pages(&h);
+	}
+	return ret;
+}
+
 /* Return: 0; -EBUSY and b->busy; what flush said. */
 static int forget_one(struct breaking *b, struct held *h)
 {
-	const struct pg_dax *dax = b->file->dax;
-	bool whole =
-		h->index >= b->index && h->index + held_pages(h) - 1 <= b->last;
-	int ret = 0;
+	int ret;
 
 	if (!is_real(h->e))
 		return 0;
-	if ((b->keep || !whole) && is_dirty(dax, h->e) &&
-	    !pg_mutant("break_forgets_stores"))
-		ret = flush(b->file->dax, h);
-	if (ret && !b->forced)
+	/* Who pins a shared block may have stored to it again. */
+	ret = save(b, h);
+	if (ret)
 		return ret;
-	b->busy = disassociate(dax, pfn_of(h->e), h->order, b->forced);
-	return b->busy ? -EBUSY : ret;
+	b->busy = disassociate(b->file->dax, pfn_of(h->e), h->order, b->forced);
+	return b->busy ? -EBUSY : 0;
 }
 
 /* Entries of [@first, @last] go, which nobody maps. */
@@ -813,6 +904,7 @@ static int try_break(struct breaking *b)
 {
 	struct pg_dax_file *file = b->file;
 	uint64_t first = b->index, last = b->last;
+	int ret = 0;
 
 	extend(file, &first, &last);
 	if (pg_mutant("unmapped_file_not_scanned") && !file->mapping.areas)
@@ -831,7 +923,14 @@ static int try_break(struct breaking *b)
 	pg_fence(seq_cst);
 	if (!b->forced)
 		b->busy = find_busy(file, first, last);
-	return b->busy ? -EBUSY : forget(b, first, last);
+	if (b->busy)
+		return -EBUSY;
+	/* Before anything is forgotten: if it fails all stays the file's, dirty
+	 * or not. */
+	if ((b->keep || first < b->index || last > b->last) &&
+	    !pg_mutant("forgotten_before_all_is_flushed"))
+		ret = save_all(b, first, last);
+	return ret ? ret : forget(b, first, last);
 }
 
 int pg_break_layout(struct pg_dax_file *file, uint64_t index, uint64_t nr,
@@ -885,6 +984,14 @@ void pg_dax_resize(struct pg_dax_file *file, uint64_t nr)
 	pg_store(&file->nr_pages, nr, relaxed);
 }
 
+/* Others may have the block, so this file need not be its last owner; but who
+ * maps it through this file is found through the entry only. */
+static bool is_in_use(const struct held *h)
+{
+	return busy_page(h->file->dax, pfn_of(h->e), h->order) &&
+	       !pg_mutant("invalidate_leaves_mapped");
+}
+
 int pg_dax_invalidate(struct pg_dax_file *file, uint64_t index, uint64_t nr)
 {
 	uint64_t last = last_of(index, nr);
@@ -901,7 +1008,8 @@ int pg_dax_invalidate(struct pg_dax_file *file, uint64_t index, uint64_t nr)
 		if (!is_real(h.e))
 			unmap_entry(file, h.index, h.order);
 		else if (!stays)
-			stays = disassociate(file->dax, pfn_of(h.e), h.order,
+			stays = is_in_use(&h) ||
+				disassociate(file->dax, pfn_of(h.e), h.order,
 					     false);
 		if (stays)
 			ret = -EBUSY;
@@ -938,7 +1046,9 @@ static int write_back_one(struct held *h)
 
 		unlock_entry(&again);
 	}
-	ret = pg_mutant("flush_before_protect") ? 0 : flush(dax, h);
+	ret = pg_mutant("flush_before_protect")
+		      ? 0
+		      : flush_what_can_be(dax, h, false);
 	if (pg_mutant("failed_flush_is_clean"))
 		h->e &= ~(uint64_t)D_DIRTY;
 	else if (ret)
@@ -983,24 +1093,50 @@ static bool is_about(uint64_t e, unsigned int order, uint64_t pfn, uint64_t nr,
 	return true;
 }
 
+/*
+ * Some pages of the locked entry are gone, or (@whole) all. Who pins a block of
+ * which others stay holds them as well: then the entry stays, so that they are
+ * not free and who breaks the layout waits (R150).
+ *
+ * Return: 0 or what flush said.
+ */
+static int remove_entry(struct held *h, bool whole)
+{
+	struct pg_dax *dax = h->file->dax;
+	int ret = 0, lost = 0;
+
+	if (!pg_mutant("removed_page_stays_mapped"))
+		unmap_entry(h->file, h->index, h->order);
+	pg_fence(seq_cst); /* as in pg_break_layout() */
+	if (is_dirty(dax, h->e)) {
+		pg_folio_unmark(pg_map_folio(dax->map, pfn_of(h->e)),
+				PG_FOLIO_DIRTY);
+		ret = flush(dax, h);
+		lost = ret;
+		if (ret && !whole)
+			lost = flush_rest(dax, h, false, ret);
+		h->e = lost ? h->e | D_DIRTY : h->e & ~(uint64_t)D_DIRTY;
+	}
+	whole = whole || pg_mutant("partly_gone_is_forgotten");
+	if ((whole || !lost) &&
+	    !disassociate(dax, pfn_of(h->e), h->order, whole))
+		h->e = 0;
+	return ret;
+}
+
 /* Holds the invalidate lock for writing: no fault is under way. */
 static int remove_from_file(struct pg_dax_file *file, uint64_t pfn, uint64_t nr)
 {
-	struct breaking b = {.file = file, .keep = true, .forced = true};
 	uint64_t at = 0, from, count;
 	struct held h;
 	int ret = 0;
 
 	while (lock_next(file, at, LAST_INDEX, &h)) {
 		if (is_about(h.e, h.order, pfn, nr, &from, &count)) {
-			int err;
+			int err = remove_entry(&h, count == held_pages(&h));
 
-			if (!pg_mutant("removed_page_stays_mapped"))
-				unmap_entry(file, h.index, h.order);
-			err = forget_one(&b, &h);
 			if (!ret)
 				ret = err;
-			h.e = 0;
 		}
 		unlock_entry(&h);
 		at = h.index + held_pages(&h);
@@ -1013,6 +1149,10 @@ int pg_dax_remove(struct pg_dax *dax, uint64_t pfn, uint64_t nr)
 	uint32_t n;
 	int ret = 0;
 
+	if (nr > UINT64_MAX - pfn && !pg_mutant("removed_pages_wrap"))
+		return -EINVAL;
+	if (!nr)
+		return 0;
 	pg_lock(&dax->lock, LOCK_DAX);
 	n = pg_load(&dax->nr_gone, relaxed);
 	if (n == PG_DAX_MAX_GONE) {

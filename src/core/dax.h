@@ -130,7 +130,9 @@ void pg_dax_file_fini(struct pg_dax_file *file);
  *
  * An entry that reaches out of the range goes as a whole. Of a block that other
  * files have, too, only this file's claim goes, at once; whoever is its last
- * owner waits. Nothing is forgotten unless 0 is returned.
+ * owner waits. Nothing is forgotten unless 0 is returned; except when flush
+ * fails for a shared block that who pins it has stored to during the break:
+ * what went before that is flushed.
  *
  * Context: holds file->mapping.invalidate for writing, which is released while
  *          it sleeps. Nothing is left mapped or held when it returns 0, and
@@ -149,9 +151,11 @@ void pg_dax_resize(struct pg_dax_file *file, uint64_t nr);
  * (R145). Linux: dax_writeback_mapping_range(), for WB_SYNC_ALL.
  *
  * Return: 0, or the first error of flush: what it was for stays dirty.
+ *         Pages that were removed are no error.
  */
 int pg_dax_writeback(struct pg_dax_file *file, uint64_t index, uint64_t nr);
-/** pg_dax_invalidate() - Forget clean entries that nobody uses (R148).
+/** pg_dax_invalidate() - Forget clean entries whose blocks nobody uses, through
+ * this file or another one that shares them (R148).
  * Return: 0, or -EBUSY: some are dirty or in use, and stay. */
 int pg_dax_invalidate(struct pg_dax_file *file, uint64_t index, uint64_t nr);
 
@@ -160,10 +164,12 @@ int pg_dax_invalidate(struct pg_dax_file *file, uint64_t index, uint64_t nr);
  * from all users, who get SIGBUS from now on (R154b, R186).
  *
  * What was stored to them is flushed. Who pins a page may go on until the map
- * is destroyed, which waits for that.
+ * is destroyed, which waits for that. The other pages of a 2 MB block go on one
+ * by one; while somebody pins one of them the file keeps all of the block.
  *
  * Context: May sleep; holds no lock.
- * Return: 0; -ENOSPC too many parts; the first error of flush, all else done.
+ * Return: 0; -EINVAL @pfn + @nr wraps around; -ENOSPC too many parts; the first
+ *         error of flush, all else done.
  */
 int pg_dax_remove(struct pg_dax *dax, uint64_t pfn, uint64_t nr);
 /** pg_dax_for_each_owner() - Call @fn for each entry of a file that is about

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/bug.h"
+#include "base/lock.h"
 #include "base/mutant.h"
 #include "core/folio.h"
 #include "core/pagemap.h"
@@ -62,7 +63,15 @@ static enum pg_fault_code hold(struct pg_devdax *dev, uint64_t pfn,
 	return PG_VM_SIGBUS;
 }
 
-/* Holds the invalidate lock for reading. */
+/* The map cannot say it: when it is destroyed its place may be another's. */
+static bool is_dead(const struct pg_devdax *dev)
+{
+	return pg_mutant("dead_device_asks_its_map")
+		       ? pgmap_is_dying(dev->map)
+		       : pg_load(&dev->dead, relaxed) != 0;
+}
+
+/* Holds the invalidate lock for reading: the map is not destroyed meanwhile. */
 static enum pg_fault_code fault_locked(struct pg_devdax *dev,
 				       struct pg_area *area, uintptr_t va,
 				       uint64_t pgoff, bool write)
@@ -71,14 +80,25 @@ static enum pg_fault_code fault_locked(struct pg_devdax *dev,
 	struct pgmap_folio *folio;
 	enum pg_fault_code ret;
 
-	if (pgmap_is_dying(dev->map) || !pg_devdax_pfn(dev, pgoff, nr, &pfn) ||
+	if (is_dead(dev) || !pg_devdax_pfn(dev, pgoff, nr, &pfn) ||
 	    pfn & (nr - 1))
 		return PG_VM_SIGBUS;
 	ret = hold(dev, pfn, pgoff, &folio);
 	if (ret != PG_VM_NOPAGE)
 		return ret;
+	if (pg_mutant("bad_device_page_stays_mapped"))
+		pg_yield();
 	ret = pg_insert_folio(area, va, dev->align, folio, pfn,
 			      write ? PG_E_WRITE : 0);
+	/* The page may have gone bad since hold() looked. First the entry, then
+	 * the mark: partner in pg_memory_failure(), which marks and then looks
+	 * for entries (R183). */
+	pg_fence(seq_cst);
+	if (ret == PG_VM_NOPAGE && pg_folio_marked(folio, PG_FOLIO_POISON) &&
+	    !pg_mutant("bad_device_page_stays_mapped")) {
+		pg_unmap_mapping_range(&dev->mapping, pgoff, nr);
+		ret = PG_VM_HWPOISON;
+	}
 	if (!pg_mutant("device_fault_keeps_its_reference"))
 		pgmap_folio_put(folio);
 	return ret;
@@ -159,6 +179,7 @@ int pg_devdax_create(struct pg_devdax *dev, const struct pgmap_range *ranges,
 
 void pg_devdax_kill(struct pg_devdax *dev)
 {
+	pg_store(&dev->dead, 1, relaxed);
 	pgmap_kill(dev->map);
 	/* Faults that did not see it are over when we have this (N44). */
 	pg_write_lock(&dev->mapping.invalidate, LOCK_INVALIDATE);
@@ -179,7 +200,7 @@ void pg_devdax_destroy(struct pg_devdax *dev)
 int pg_devdax_mmap(struct pg_devdax *dev, struct pg_space *space, uintptr_t va,
 		   uint64_t nr, uint32_t flags, uint64_t pgoff)
 {
-	if (pgmap_is_dying(dev->map))
+	if (is_dead(dev))
 		return -ENXIO;
 	if (!(flags & PG_AREA_SHARED) && !pg_mutant("private_device_mapping"))
 		return -EINVAL;
@@ -206,11 +227,12 @@ int pg_devdax_unmapped_area(struct pg_devdax *dev, struct pg_space *space,
 			    uintptr_t hint, uint64_t nr, uint64_t pgoff,
 			    uintptr_t *out)
 {
-	uintptr_t va = coloured(dev, hint ? hint : FIRST_VA, pgoff);
-	uintptr_t len = (uintptr_t)nr * PG_PAGE_SIZE;
+	uintptr_t va, len = (uintptr_t)nr * PG_PAGE_SIZE;
 
-	if (nr >= END_VA / PG_PAGE_SIZE)
+	if (nr >= END_VA / PG_PAGE_SIZE ||
+	    (hint >= END_VA && !pg_mutant("hint_wraps_around")))
 		return -ENOMEM;
+	va = coloured(dev, hint ? hint : FIRST_VA, pgoff);
 	pg_read_lock(&space->lock, LOCK_MM);
 	for (const struct pg_area *a = space->areas; a; a = a->next_in_space)
 		if (a->start < va + len && va < a->end)

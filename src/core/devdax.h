@@ -14,11 +14,13 @@
 
 #include "core/space.h"
 
-/** struct pg_devdax - Constant but for the mapping. */
+/** struct pg_devdax - Constant but for the mapping and @dead. There while an
+ * area maps it, which may be longer than the device. */
 struct pg_devdax {
 	struct pg_mapping mapping; /* first: it is what areas know */
-	struct pgmap *map;
-	enum pg_level align; /* the size of its entries */
+	struct pgmap *map;	   /* another one's, once dead and destroyed */
+	pg_atomic32 dead;	   /* 1 from kill on; relaxed */
+	enum pg_level align;	   /* the size of its entries */
 };
 
 /**
@@ -48,7 +50,8 @@ int pg_devdax_mmap(struct pg_devdax *dev, struct pg_space *space, uintptr_t va,
 		   uint64_t nr, uint32_t flags, uint64_t pgoff);
 /** pg_devdax_unmapped_area() - Where @nr pages from @pgoff on may be mapped,
  * from @hint on: free, and of the colour of @pgoff (R154f). Linux:
- * get_unmapped_area(). Return: 0 or -ENOMEM. */
+ * get_unmapped_area(). Return: 0 or -ENOMEM, as for a hint that is no address
+ * of a program. */
 int pg_devdax_unmapped_area(struct pg_devdax *dev, struct pg_space *space,
 			    uintptr_t hint, uint64_t nr, uint64_t pgoff,
 			    uintptr_t *va);

@@ -378,6 +378,9 @@ static bool folio_fits(const struct pg_area *area, enum pg_level level,
 	    (pgmap_folio_order(folio) != pg_level_order(level) &&
 	     !pg_mutant("any_order_at_any_level")))
 		return false;
+	if (level != PG_PTE && pfn != first &&
+	    !pg_mutant("large_entry_begins_anywhere"))
+		return false;
 	if (private != !!(flags & PG_E_PRIVATE) &&
 	    !pg_mutant("private_page_is_present"))
 		return false;

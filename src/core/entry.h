@@ -197,8 +197,9 @@ void pg_entry_split(struct pg_space *space, uintptr_t va, enum pg_level level,
  *
  * Return: PG_VM_NOPAGE; PG_VM_FALLBACK smaller entries are there, or this
  *         build has no such size; PG_VM_SIGBUS the folio's order does not fit
- *         @level (PMD, PUD), nobody holds it, its type or @flags do not fit
- *         the area, or the range is not inside the area or not aligned;
+ *         @level (PMD, PUD) or @pfn is not its first page, nobody holds it,
+ *         its type or @flags do not fit the area, or the range is not inside
+ *         the area or not aligned;
  *         PG_VM_OOM; PG_VM_RETRY the entry there names another page, or is
  *         larger and may not be written.
  */

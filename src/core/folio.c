@@ -20,7 +20,8 @@
 #define F_MAP_SHIFT 16
 #define F_MAP_MASK 0x7ff0000u
 /* Goes up by one when it is handed out: who waits for the end of a life knows
- * that it has ended though the next one has begun. */
+ * that it has ended though the next one has begun. Only where the end did not
+ * see who waits: see struct waiter. */
 #define F_LIFE (1u << 13)
 #define F_LIFE_MASK 0xe000u
 /* The rest is the allocator's: PG_FOLIO_LISTED_MASK. */
@@ -208,6 +209,17 @@ static bool is_bad(const struct pg_map_range *r, uint64_t k, uint64_t nr)
 	return false;
 }
 
+/* Has the folio that begins at the record, with @order, a bad page? Its mark
+ * may be still to come. */
+static bool range_is_bad(const struct pgmap_folio *folio, unsigned int order)
+{
+	uint64_t i;
+	const struct pg_map_range *r = range_of(folio, &i);
+
+	return is_bad(r, i << pgmap_folio_map(folio)->folio_order,
+		      (uint64_t)1 << order);
+}
+
 /* Is the page in no folio, or in one that can be held? Not so while it is
  * being handed out, freed, joined or split. */
 static bool is_settled(struct pgmap *map, const struct pg_map_range *r,
@@ -243,6 +255,15 @@ void pg_pfn_poison(struct pgmap *map, uint64_t pfn, bool bad)
 	 * can be held, so that it is told. */
 	while (!is_settled(map, r, pfn))
 		pg_yield();
+}
+
+bool pg_pfn_in_use(const struct pgmap *map, uint64_t pfn)
+{
+	const struct pg_map_range *r =
+		pg_map_range_of(pg_map_of(pg_map_id(map)), pfn);
+
+	return r && pg_range_is_claimed(r, (pfn - pg_load(&r->pfn, relaxed)) >>
+						   map->folio_order);
 }
 
 bool pg_pfn_poisoned(const struct pgmap *map, uint64_t pfn)
@@ -398,9 +419,21 @@ int pgmap_get_folios(struct pgmap *map, uint64_t pfn, uint64_t nr,
  */
 #define NR_QUEUES 64u
 
+/* On the stack of who waits. The end of the folio's life takes it out of the
+ * queue and says so, so that lives that follow, however many, are not taken
+ * for the one that was waited for. */
+struct waiter {
+	const struct pgmap_folio *folio;
+	struct waiter *next; /* queue's lock; then of who took it out */
+	bool queued;	     /* queue's lock */
+	pg_atomic32 ended;   /* release up, the last that is done to it */
+};
+
 static struct queue {
 	_Alignas(64) pg_atomic32 seq; /* release up; acquire */
 	pg_atomic32 waiters;	      /* seq_cst */
+	struct pg_lock lock;	      /* LOCK_LEAF */
+	struct waiter *first;
 } queues[NR_QUEUES];
 
 static struct queue *queue_of(const struct pgmap_folio *folio)
@@ -427,11 +460,79 @@ static void idle_wake_all(void)
 		queue_wake(&queues[i]);
 }
 
+/*
+ * Those who wait for the life that the caller is about to end. Who comes too
+ * late to be among them sees that it ends, or is among those of a later life.
+ */
+static struct waiter *take_waiters(const struct pgmap_folio *folio)
+{
+	struct queue *q = queue_of(folio);
+	struct waiter *taken = NULL, **at = &q->first;
+
+	if (!pg_load(&q->waiters, seq_cst) || pg_mutant("lives_are_counted"))
+		return NULL;
+	pg_lock(&q->lock, LOCK_LEAF);
+	while (*at) {
+		struct waiter *w = *at;
+
+		if (w->folio != folio) {
+			at = &w->next;
+			continue;
+		}
+		*at = w->next;
+		w->queued = false;
+		w->next = taken;
+		taken = w;
+	}
+	pg_unlock(&q->lock, LOCK_LEAF);
+	return taken;
+}
+
+/* The life has ended. Who waits may be gone as soon as it is told. */
+static void tell_waiters(struct waiter *w)
+{
+	while (w) {
+		struct waiter *next = w->next;
+
+		pg_store(&w->ended, 1, release);
+		w = next;
+	}
+}
+
+static void enqueue(struct queue *q, struct waiter *w)
+{
+	pg_lock(&q->lock, LOCK_LEAF);
+	w->queued = true;
+	w->next = q->first;
+	q->first = w;
+	pg_unlock(&q->lock, LOCK_LEAF);
+	/* seq_cst: either the last put sees us, or we see that it was. */
+	pg_fetch_add(&q->waiters, 1, seq_cst);
+}
+
+static void dequeue(struct queue *q, struct waiter *w)
+{
+	struct waiter **at = &q->first;
+
+	pg_lock(&q->lock, LOCK_LEAF);
+	if (w->queued) {
+		while (*at != w)
+			at = &(*at)->next;
+		*at = w->next;
+	}
+	pg_unlock(&q->lock, LOCK_LEAF);
+	/* Who has taken us out writes to us once more. */
+	while (!w->queued && !pg_load(&w->ended, acquire))
+		pg_yield();
+	pg_fetch_sub(&q->waiters, 1, release);
+}
+
 /* ---- Construct and split ---- */
 
 /* A record that is no head any more, of a folio that is frozen. */
 static void make_tail(const struct pgmap *map, struct pgmap_folio *folio)
 {
+	struct waiter *waiters = take_waiters(folio);
 	uint32_t was;
 
 	folio->group = 0;
@@ -441,6 +542,7 @@ static void make_tail(const struct pgmap *map, struct pgmap_folio *folio)
 	}
 	was = pg_fetch_and(&folio->flags, ~(F_HEAD | F_LOCKED | F_WAITED),
 			   seq_cst);
+	tell_waiters(waiters);
 	if (was & F_WAITED)
 		pg_wake(&folio->flags);
 }
@@ -517,6 +619,8 @@ int pgmap_construct_folio(struct pgmap *map, uint64_t pfn, unsigned int order,
 		f += n;
 	}
 	set_order(head, order);
+	if (range_is_bad(head, order))
+		marks |= PG_FOLIO_POISON;
 	pg_folio_mark(head, marks);
 	pg_folio_unfreeze(head, 1);
 	/* Who waited for a folio that is a tail now waits for nothing. */
@@ -564,8 +668,7 @@ int pgmap_split_folio(struct pgmap_folio *folio, unsigned int order)
 {
 	struct pgmap *map = pgmap_folio_map(folio);
 	uint32_t flags = pg_load(&folio->flags, relaxed);
-	uint64_t first, nr, step;
-	struct pg_map_range *r = range_of(folio, &first);
+	uint64_t nr, step;
 
 	if (!(flags & F_LOCKED) || order >= order_of(flags) ||
 	    order < map->folio_order)
@@ -587,10 +690,9 @@ int pgmap_split_folio(struct pgmap_folio *folio, unsigned int order)
 	for (uint64_t i = step; i < nr; i += step)
 		cut_off(map, folio, i, order);
 	set_order(folio, order);
-	for (uint64_t i = 0; i < nr && flags & PG_FOLIO_POISON; i += step) {
+	for (uint64_t i = 0; i < nr; i += step) {
 		pg_folio_unmark(folio + i, PG_FOLIO_POISON);
-		if (is_bad(r, (first + i) << map->folio_order,
-			   (uint64_t)1 << order))
+		if (range_is_bad(folio + i, order))
 			pg_folio_mark(folio + i, PG_FOLIO_POISON);
 	}
 	tell_split(map, folio, nr, step);
@@ -610,6 +712,8 @@ bool pgmap_folio_tryget(struct pgmap_folio *folio)
 	do {
 		if (!v && !pg_mutant("tryget_takes_idle"))
 			return false;
+		pg_misuse_on(v == UINT32_MAX && !pg_mutant("tryget_wraps"),
+			     "a folio is held more often than can be counted");
 		if (pg_mutant("dying_map_stops_holders") &&
 		    pgmap_is_dying(pgmap_folio_map(folio)))
 			return false;
@@ -649,6 +753,7 @@ static void free_folio(struct pgmap_folio *folio)
 	unsigned int order = pgmap_folio_order(folio);
 	uint64_t nr = (uint64_t)1 << order, i;
 	struct pg_map_range *r = range_of(folio, &i);
+	struct waiter *waiters;
 	bool told = map->ops.folio_free && !pg_mutant("free_untold") &&
 		    !(map->type == PGMAP_PCI_P2PDMA &&
 		      pg_mutant("p2pdma_free_untold"));
@@ -665,8 +770,10 @@ static void free_folio(struct pgmap_folio *folio)
 	if (keeps_mapping(map) && pg_mutant("dax_mapping_lost_at_free"))
 		folio->mapping = 0;
 	unlock_last(folio);
+	waiters = take_waiters(folio);
 	/* The last that is done to the page; partner: life(). */
 	pg_range_unclaim(r, i, nr_records(map, order));
+	tell_waiters(waiters);
 	if (pg_mutant("references_dropped_first"))
 		pg_map_put_many(map, nr);
 	if (told)
@@ -704,6 +811,9 @@ void pgmap_folio_put(struct pgmap_folio *folio)
 
 void pgmap_folio_pin(struct pgmap_folio *folio)
 {
+	pg_misuse_on(!pg_load(&folio->count, relaxed) &&
+			     !pg_mutant("idle_folio_is_pinned"),
+		     "a folio is pinned that nobody holds");
 	pg_fetch_add(&folio->pins, 1, relaxed);
 }
 
@@ -732,17 +842,16 @@ void pg_folio_unfreeze(struct pgmap_folio *folio, uint32_t count)
 
 enum { GOES_ON, HAS_ENDED, ENDS };
 
-/* The life that the folio had with @flags: has it ended? */
-static int life(struct pgmap_folio *folio, uint32_t flags)
+/* The life that the folio of @map had with @flags: has it ended? */
+static int life(struct pgmap *map, struct pgmap_folio *folio, uint32_t flags)
 {
-	uint32_t v = pg_load(&folio->flags, acquire);
+	/* seq_cst: partner in make_tail(). */
+	uint32_t v = pg_load(&folio->flags, seq_cst);
 	struct pg_map_range *r;
-	struct pgmap *map;
 	uint64_t i;
 
-	if ((v ^ flags) & F_LIFE_MASK || !(v & F_MAP_MASK))
+	if ((v ^ flags) & (F_LIFE_MASK | F_MAP_MASK))
 		return HAS_ENDED;
-	map = pgmap_folio_map(folio);
 	r = range_of(folio, &i);
 	/* seq_cst: partner in free_folio(). */
 	if (!pg_range_is_claimed(r, i))
@@ -753,18 +862,19 @@ static int life(struct pgmap_folio *folio, uint32_t flags)
 	return is_settled(map, r, pgmap_folio_pfn(folio)) ? HAS_ENDED : ENDS;
 }
 
-int pgmap_folio_wait_idle(struct pgmap_folio *folio, uint64_t timeout_ns)
+static int wait_idle(struct pgmap *map, struct pgmap_folio *folio,
+		     uint32_t flags, uint64_t timeout_ns)
 {
-	uint32_t flags = pg_load(&folio->flags, relaxed);
+	struct waiter w = {.folio = folio};
 	struct queue *q = queue_of(folio);
 	uint64_t left = timeout_ns;
 	int ret = 0;
 
-	/* seq_cst: either the last put sees us, or we see that it was. */
-	pg_fetch_add(&q->waiters, 1, seq_cst);
+	enqueue(q, &w);
 	for (;;) {
 		uint32_t seq = pg_load(&q->seq, acquire);
-		int now = life(folio, flags);
+		int now = pg_load(&w.ended, acquire) ? HAS_ENDED
+						     : life(map, folio, flags);
 
 		if (now == HAS_ENDED)
 			break;
@@ -779,7 +889,26 @@ int pgmap_folio_wait_idle(struct pgmap_folio *folio, uint64_t timeout_ns)
 		else
 			pg_wait(&q->seq, seq, 0);
 	}
-	pg_fetch_sub(&q->waiters, 1, release);
+	dequeue(q, &w);
+	return ret;
+}
+
+int pgmap_folio_wait_idle(struct pgmap_folio *folio, uint64_t timeout_ns)
+{
+	uint32_t flags = pg_load(&folio->flags, relaxed);
+	struct pgmap *map;
+	int ret;
+
+	if (!(flags & F_MAP_MASK))
+		return 0; /* never handed out */
+	/* The last put may be followed by the end of the map before we have
+	 * looked. Where no reference can be had all pages are idle. */
+	map = pgmap_folio_map(folio);
+	if (!pg_mutant("who_waits_holds_no_map") && !pg_map_tryget(map))
+		return 0;
+	ret = wait_idle(map, folio, flags, timeout_ns);
+	if (!pg_mutant("who_waits_holds_no_map"))
+		pg_map_put_many(map, 1);
 	return ret;
 }
 

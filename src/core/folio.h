@@ -82,5 +82,8 @@ bool pg_folio_marked(const struct pgmap_folio *folio, uint32_t mark);
  * Context: @map is held or has a page held; may yield. */
 void pg_pfn_poison(struct pgmap *map, uint64_t pfn, bool bad);
 bool pg_pfn_poisoned(const struct pgmap *map, uint64_t pfn);
+/** pg_pfn_in_use() - Is page @pfn of @map in a folio, or on its way into one or
+ * out? */
+bool pg_pfn_in_use(const struct pgmap *map, uint64_t pfn);
 
 #endif

@@ -31,14 +31,24 @@ static bool tell(struct pg_area *area, uintptr_t va, enum pg_level level,
 	return true;
 }
 
-static void fail_used(struct pgmap_folio *folio, struct failure *f)
+static int fail_used(struct pgmap_folio *folio, struct failure *f)
 {
+	int ret = 0;
+
 	pg_folio_lock(folio);
 	pg_folio_mark(folio, PG_FOLIO_POISON);
+	/* First the mark, then the entries. Partner: who faults a page in makes
+	 * the entry and then looks for the mark. */
+	pg_fence(seq_cst);
 	pg_rmap_walk(folio, tell, f);
 	if (!pg_mutant("poison_stays_mapped"))
 		pg_rmap_unmap(folio);
+	/* R184: who has it only the files know that share it. */
+	if (!folio->mapping && pgmap_folio_mapcount(folio) &&
+	    !pg_mutant("shared_block_fails_untold"))
+		ret = -EBUSY;
 	pgmap_folio_unlock(folio);
+	return ret;
 }
 
 int pg_memory_failure(uint64_t pfn,
@@ -71,9 +81,13 @@ int pg_memory_failure(uint64_t pfn,
 	 * pgmap_get_folio(), which claims the page and then asks. */
 	pg_pfn_poison(map, pfn, true);
 	pg_fence(seq_cst);
-	folio = pgmap_tryget_pfn(pfn);
+	/* In use and not to be held: it is split or joined just now, and is to
+	 * be told nevertheless. */
+	while (!(folio = pgmap_tryget_pfn(pfn)) && pg_pfn_in_use(map, pfn) &&
+	       !pg_mutant("frozen_folio_goes_bad_untold"))
+		pg_yield();
 	if (folio) {
-		fail_used(folio, &f);
+		ret = fail_used(folio, &f);
 		pgmap_folio_put(folio);
 	}
 out:

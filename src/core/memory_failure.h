@@ -27,9 +27,10 @@ struct pg_mce {
  * its own memory_failure (R184).
  *
  * Context: May sleep: takes the folio's lock. Holds no lock.
- * Return: 0; -ENXIO no such page, one of the device's own data, or PRIVATE or
- *         COHERENT and the driver did not deal with it (R182, N34); what the
- *         driver said.
+ * Return: 0; -EBUSY it is marked, but files share it, so that who maps it was
+ *         neither told nor unmapped (R184); -ENXIO no such page, one of the
+ *         device's own data, or PRIVATE or COHERENT and the driver did not
+ *         deal with it (R182, N34); what the driver said.
  */
 int pg_memory_failure(uint64_t pfn,
 		      void (*kill)(const struct pg_mce *mce, void *arg),

@@ -47,6 +47,20 @@ bool pg_map_tryget_live(struct pgmap *map, uint64_t n)
 	return true;
 }
 
+bool pg_map_tryget(struct pgmap *map)
+{
+	uint64_t v;
+
+	if (pg_map_tryget_live(map, 1))
+		return true;
+	/* While it is being killed the bias is in it still: not 0. */
+	v = pg_load(&map->exact, relaxed);
+	while (v)
+		if (pg_cas(&map->exact, &v, v + 1, acquire))
+			return true;
+	return false;
+}
+
 static void note_drained(struct pgmap *map)
 {
 	if (pg_mutant("wake_up_lost"))

@@ -75,6 +75,9 @@ struct pgmap {
 
 /** pg_map_tryget_live() - Take @n references, unless the map is dying. */
 bool pg_map_tryget_live(struct pgmap *map, uint64_t n);
+/** pg_map_tryget() - Take a reference, of a dying map too, unless it has none
+ * left: then each page of it is idle. */
+bool pg_map_tryget(struct pgmap *map);
 /** pg_map_put_many() - Drop @n references. */
 void pg_map_put_many(struct pgmap *map, uint64_t n);
 /** pg_map_refs() - References held; exact when nobody takes or drops one. */

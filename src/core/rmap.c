@@ -86,9 +86,7 @@ unsigned int pg_clean_mapping_range(struct pg_mapping *mapping, uint64_t index,
 	return dirty;
 }
 
-/* R51: by the page that the entry names, and not by its address: an entry may
- * name any page of the folio. */
-static bool names(pg_entry_t e, const struct pgmap_folio *folio)
+bool pg_entry_names(pg_entry_t e, const struct pgmap_folio *folio)
 {
 	uint64_t first = pgmap_folio_pfn(folio);
 
@@ -124,7 +122,7 @@ static bool walk_area(struct pg_area *area, const struct pgmap_folio *folio,
 			    (pgmap_folio_pfn(folio) + area->index +
 			     (va - area->start) / PG_PAGE_SIZE - folio->index)
 				    << 12;
-		if (names(e, folio)) {
+		if (pg_entry_names(e, folio)) {
 			if (fn)
 				more = fn(area, va, level, e, arg);
 			else

@@ -27,7 +27,8 @@ struct pg_mapping_ops {
 	enum pg_fault_code (*fault)(struct pg_area *area, uintptr_t va,
 				    uint64_t index, enum pg_level level,
 				    bool write);
-	/** @may_split: May an area end here? 0 or -EINVAL (R154f). Optional. */
+	/** @may_split: May an area begin or end here? 0 or -EINVAL (R154f).
+	 * Optional. */
 	int (*may_split)(struct pg_area *area, uintptr_t va);
 };
 
@@ -55,6 +56,9 @@ void pg_unmap_mapping_range(struct pg_mapping *mapping, uint64_t index,
  * Linux: pfn_mkclean_range(). Return: how many were dirty (R130, R145). */
 unsigned int pg_clean_mapping_range(struct pg_mapping *mapping, uint64_t index,
 				    uint64_t nr);
+/** pg_entry_names() - Is @e a counted entry of a page of @folio? By the page
+ * that it names, and not by its address: it may be any of them (R51). */
+bool pg_entry_names(pg_entry_t e, const struct pgmap_folio *folio);
 /** pg_rmap_walk() - Call @fn for each entry that names a page of @folio, which
  * is held and locked; until it returns false. Holds the ptl of the entry. */
 void pg_rmap_walk(struct pgmap_folio *folio,

@@ -124,14 +124,21 @@ struct pg_area *pg_find_area(struct pg_space *space, uintptr_t va)
 	return a && a->start <= va ? a : NULL;
 }
 
+/* May an area like @a begin or end at @va? */
+static int may_border(struct pg_area *a, uintptr_t va)
+{
+	if (!a->mapping || !a->mapping->ops || !a->mapping->ops->may_split)
+		return 0;
+	return a->mapping->ops->may_split(a, va);
+}
+
 static int may_split(struct pg_space *space, uintptr_t va)
 {
 	struct pg_area *a = pg_find_area(space, va);
 
-	if (!a || a->start == va || !a->mapping || !a->mapping->ops ||
-	    !a->mapping->ops->may_split || pg_mutant("any_area_may_split"))
+	if (!a || a->start == va || pg_mutant("any_area_may_split"))
 		return 0;
-	return a->mapping->ops->may_split(a, va);
+	return may_border(a, va);
 }
 
 /* If an area reaches across @va, make it two, with no entry across. An area is
@@ -373,7 +380,10 @@ static int move(struct pg_space *space, uintptr_t va, uintptr_t end,
 	b = area_from(space, to);
 	if (b && b->start < to + (end - va))
 		return -EEXIST;
-	ret = cut(space, va, end);
+	/* What it is here it must be there: its end is as its beginning. */
+	ret = pg_mutant("area_moved_anywhere") ? 0 : may_border(a, to);
+	if (!ret)
+		ret = cut(space, va, end);
 	if (ret)
 		return ret;
 	a = pg_find_area(space, va);
@@ -429,9 +439,12 @@ static void copy_entries(struct pg_area *from, struct pg_area *to)
 	pg_atomic64 *at;
 
 	pg_lock(&parent->ptl, LOCK_PT);
-	/* The second of its rank. Nobody else knows the child: who could find
-	 * it by the mapping waits for us. */
-	pg_bug_on(!pg_trylock(&child->ptl, LOCK_PT));
+	/* The second of its rank. Who walks a mapping whose area the child has
+	 * already may hold it; who does wants no second one, so he lets go. */
+	while (!pg_trylock(&child->ptl, LOCK_PT)) {
+		pg_bug_on(pg_mutant("nobody_walks_the_child"));
+		pg_yield();
+	}
 	while ((at = pg_entry_next(parent, &va, from->end, &level))) {
 		pg_entry_t e = pg_load(at, relaxed);
 
@@ -565,6 +578,41 @@ static enum pg_fault_code fault_private(struct pg_area *area, uintptr_t va,
 	return ret == -ENOMEM ? PG_VM_OOM : PG_VM_SIGBUS;
 }
 
+/* How many entries of [@va, @end) name a page of @folio. Holds ptl. */
+static uint32_t nr_naming(struct pg_space *space,
+			  const struct pgmap_folio *folio, uintptr_t va,
+			  uintptr_t end)
+{
+	enum pg_level level;
+	pg_atomic64 *at;
+	uint32_t n = 0;
+
+	while ((at = pg_entry_next(space, &va, end, &level))) {
+		n += pg_entry_names(pg_load(at, relaxed), folio);
+		va += pg_level_size(level);
+	}
+	return n;
+}
+
+/* Does no other space map @e's folio? One entry of it is at @va. Holds ptl: so
+ * who has none gets none from us, and our own stay as many as we count. */
+static bool is_alone(struct pg_space *space, uintptr_t va, pg_entry_t e)
+{
+	struct pgmap_folio *folio = pg_entry_folio(e);
+	uintptr_t size = PG_PAGE_SIZE << pgmap_folio_order(folio);
+	uint32_t nr = pgmap_folio_mapcount(folio);
+
+	if (nr == 1 || pg_mutant("shared_page_is_written"))
+		return true;
+	if (pg_mutant("one_mapping_is_alone"))
+		return false;
+	/* Mostly its pages lie side by side; after mremap() anywhere. */
+	return nr_naming(space, folio, va > size ? va - size : 0, va + size) ==
+		       nr ||
+	       (nr_naming(space, folio, 0, VA_END) == nr &&
+		!pg_mutant("alone_side_by_side"));
+}
+
 /* A store to a page that is there, and that nobody else has. */
 static enum pg_fault_code reuse_anon(struct pg_area *area, uintptr_t va)
 {
@@ -578,9 +626,7 @@ static enum pg_fault_code reuse_anon(struct pg_area *area, uintptr_t va)
 	if (!at) {
 		ret = PG_VM_RETRY;
 	} else if (pg_entry_is_counted(pg_load(at, relaxed)) &&
-		   (pgmap_folio_mapcount(
-			    pg_entry_folio(pg_load(at, relaxed))) == 1 ||
-		    pg_mutant("shared_page_is_written"))) {
+		   is_alone(space, va, pg_load(at, relaxed))) {
 		pg_fetch_or(at, PG_E_WRITE, acq_rel);
 		ret = PG_VM_NOPAGE;
 	}
@@ -714,7 +760,9 @@ static const char *check_folio(const struct pg_area *a, pg_entry_t e,
 	else if (pgmap_folio_count(folio) - 1 < pgmap_folio_mapcount(folio))
 		what = "each mapping holds a reference";
 	else if (level != PG_PTE &&
-		 pgmap_folio_order(folio) != pg_level_order(level))
+		 (pgmap_folio_order(folio) != pg_level_order(level) ||
+		  (pgmap_folio_pfn(folio) != pg_entry_pfn(e) &&
+		   !pg_mutant("large_entry_begins_anywhere"))))
 		what = "a large entry is a whole folio";
 	else if (private != !!(e & PG_E_PRIVATE) || (private && a->kind))
 		what = "private pages have private entries, in anonymous "

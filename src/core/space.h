@@ -72,8 +72,9 @@ int pg_space_protect(struct pg_space *space, uintptr_t va, uint64_t nr,
 		     uint32_t flags);
 /** pg_space_move() - Linux: mremap to an address that is free (R99).
  * @keep: MREMAP_DONTUNMAP.
- * Return: 0; -EINVAL as pg_space_unmap(), or the two overlap; -EEXIST @to is
- *         not free; -EFAULT the range is not all in one area; -ENOMEM. */
+ * Return: 0; -EINVAL as pg_space_unmap(), or no area may begin at @to, or the
+ *         two overlap; -EEXIST @to is not free; -EFAULT the range is not all
+ *         in one area; -ENOMEM. */
 int pg_space_move(struct pg_space *space, uintptr_t va, uint64_t nr,
 		  uintptr_t to, bool keep);
 /** pg_space_fork() - @child, initialised and empty, gets the areas of @parent.

@@ -209,8 +209,9 @@ static void do_create(const struct step *t)
 		.folio_order = orders[t->d % 6],
 		.reserve = t->d & 64 ? (t->d & 7) * 8u : 0,
 	};
+	uint64_t unit = (uint64_t)1 << d.folio_order;
 	struct pgmap *map = NULL;
-	bool overlaps = false;
+	bool overlaps = false, fits;
 	int ret;
 
 	if (s->map)
@@ -229,17 +230,14 @@ static void do_create(const struct step *t)
 			overlaps = true;
 	}
 	ret = pgmap_create(&d, &map);
-	/* An order above a subsection's: the ranges must be multiples of it. */
-	if (d.folio_order > 9) {
-		bool fits = true;
-
-		for (uint32_t i = 0; i < d.nr_range; i++)
-			fits &= !((d.range[i].pfn | d.range[i].nr) &
-				  ((1u << d.folio_order) - 1));
-		WANT((ret == -EINVAL) == !fits);
-		if (!fits)
-			return;
-	}
+	/* An order above a subsection's: the ranges must be multiples of it.
+	 * And a folio must be left (R18). */
+	fits = d.reserve <= d.range[0].nr - unit;
+	for (uint32_t i = 0; i < d.nr_range; i++)
+		fits &= !((d.range[i].pfn | d.range[i].nr) & (unit - 1));
+	WANT((ret == -EINVAL) == !fits);
+	if (!fits)
+		return;
 	WANT(ret == (overlaps ? -ENOMEM : 0));
 	if (ret)
 		return;

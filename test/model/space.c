@@ -109,14 +109,15 @@ static void add(int space, uintptr_t va, enum pg_level level, pg_entry_t e)
 	entries[nr++] = (struct model_entry){space, va, level, e};
 }
 
-static size_t mapcount(const struct model_folio *f)
+/* Does @space alone have @f? */
+static bool is_alone(int space, const struct model_folio *f)
 {
-	size_t n = 0;
-
 	for (size_t i = 0; i < nr; i++)
-		n += pg_entry_is_counted(entries[i].e) &&
-		     folio_of(pg_entry_pfn(entries[i].e)) == f;
-	return n;
+		if (entries[i].space != space &&
+		    pg_entry_is_counted(entries[i].e) &&
+		    folio_of(pg_entry_pfn(entries[i].e)) == f)
+			return false;
+	return true;
 }
 
 static void drop(struct model_entry *m)
@@ -308,7 +309,7 @@ static enum pg_fault_code model_touch(int space, uintptr_t va, bool write,
 			ret = PG_VM_NOPAGE;
 		} else if (a->kind == PG_AREA_ANON && m &&
 			   m->e & PG_E_PRESENT && pg_entry_is_counted(m->e) &&
-			   mapcount(folio_of(pg_entry_pfn(m->e))) == 1) {
+			   is_alone(space, folio_of(pg_entry_pfn(m->e)))) {
 			m->e |= PG_E_WRITE;
 			ret = PG_VM_NOPAGE;
 		}
@@ -350,6 +351,13 @@ static uintptr_t some_va(void)
 					6 * MB, GB - 2 * MB, 512 * MB};
 	uintptr_t va = AT + rnd(3) * GB + off[rnd(6)];
 
+	if (nr_areas && rnd(2)) {
+		const struct model_area *a = &areas[rnd(nr_areas)];
+		uint64_t n = (a->end - a->start) / (2 * MB) + 1;
+
+		if (a->start < AT + 3 * GB)
+			va = a->start + rnd(n) * 2 * MB;
+	}
 	switch (rnd(4)) {
 	case 0:
 		return va + rnd(4) * PAGE;
@@ -366,6 +374,12 @@ static uint64_t some_len(void)
 				       512, 513, 1024, 1u << 18};
 
 	return len[rnd(8)];
+}
+
+/* How much goes at once: mostly little, or there would never be much. */
+static uint64_t some_loss(void)
+{
+	return rnd(8) ? 1 + rnd(16) : some_len();
 }
 
 static uint32_t some_prot(void)
@@ -415,7 +429,7 @@ static void step_unmap(void)
 {
 	int space = some_space();
 	uintptr_t va = some_va();
-	uint64_t n = some_len();
+	uint64_t n = some_loss();
 
 	CHECK_EQ(pg_space_unmap(&spaces[space], va, n), 0);
 	drop_areas(space, va, va + n * PAGE);
@@ -506,8 +520,16 @@ static void step_touch(void)
 	uintptr_t va = some_va();
 	bool write = rnd(2);
 	uint64_t pfn = 1, want = 1;
-	enum pg_fault_code code = pg_touch(&spaces[space], va, write, &pfn);
+	enum pg_fault_code code;
 
+	/* Where there is something, since that is little of all there is. */
+	if (nr && rnd(2)) {
+		const struct model_entry *m = &entries[rnd(nr)];
+
+		space = m->space;
+		va = m->va + rnd(pg_level_pages(m->level)) * PAGE;
+	}
+	code = pg_touch(&spaces[space], va, write, &pfn);
 	CHECK_EQ(code, model_touch(space, va, write, &want));
 	CHECK_EQ(pfn, want);
 }
@@ -518,7 +540,8 @@ static void step_insert(void)
 	struct model_folio *f = &folios[rnd(nr_folios)];
 	enum pg_level level = (enum pg_level)rnd(3);
 	uintptr_t va = some_va() & ~(rnd(2) ? pg_level_size(level) - 1 : 0);
-	uint64_t pfn = f->pfn + (level == PG_PTE ? rnd(1u << f->order) : 0);
+	uint64_t pfn =
+		f->pfn + (level == PG_PTE || !rnd(4) ? rnd(1u << f->order) : 0);
 	struct model_area *a = area_of(space, va);
 	enum pg_fault_code ret, want;
 	bool write = rnd(2), fits;
@@ -530,7 +553,8 @@ static void step_insert(void)
 			     (f->private ? PG_E_PRIVATE : 0));
 	fits = inside(a, va, level) && f->anon == (a->kind == PG_AREA_ANON) &&
 	       a->kind != PG_AREA_PFNMAP &&
-	       (level == PG_PTE || f->order == pg_level_order(level));
+	       (level == PG_PTE ||
+		(f->order == pg_level_order(level) && pfn == f->pfn));
 	if (!pg_level_supported(level))
 		want = PG_VM_FALLBACK;
 	else if (!fits)
@@ -570,7 +594,7 @@ static void step_special(void)
 static void step_zap(void)
 {
 	int space = some_space();
-	uintptr_t va = some_va(), end = va + some_len() * PAGE;
+	uintptr_t va = some_va(), end = va + some_loss() * PAGE;
 	struct model_area *a = area_of(space, va);
 
 	if (!a)
@@ -614,7 +638,7 @@ static void clean(int space, uintptr_t va, uintptr_t end)
 
 static void step_mapping(void)
 {
-	uint64_t index = (rnd(2) ? 0 : LARGE) + rnd(1100), n = some_len();
+	uint64_t index = (rnd(2) ? 0 : LARGE) + rnd(1100), n = some_loss();
 
 	if (rnd(2)) {
 		pg_unmap_mapping_range(&file, index, n);

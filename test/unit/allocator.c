@@ -214,8 +214,8 @@ TEST(R17_R20_ranges_of_one_map_and_folios_of_1_GB)
 		.size = sizeof(d),
 		.type = PGMAP_GENERIC,
 		.nr_range = 3,
-		.range = {{FAR, GB},
-			  {FAR + 4 * GB, 2 * GB},
+		.range = {{FAR, 2 * GB},
+			  {FAR + 4 * GB, GB},
 			  {FAR + 9 * GB, GB}},
 		.ops = &(struct pgmap_ops){.size = sizeof(struct pgmap_ops),
 					   .folio_free = folio_free},
@@ -228,11 +228,12 @@ TEST(R17_R20_ranges_of_one_map_and_folios_of_1_GB)
 	CHECK_EQ(pgmap_allocator_create(&a), 0);
 	CHECK_EQ(pgmap_create(&d, &map), 0);
 	CHECK_EQ(pgmap_allocator_add(a, map), 0);
-	/* The first range is one folio, and its first page is reserved. */
+	/* The first page is reserved, and its folio with it. */
 	CHECK_EQ(free_pages(), 3 * GB);
 	for (int i = 0; i < 3; i++)
 		folio[i] = get(PGMAP_PUD_ORDER);
-	CHECK_EQ(pgmap_folio_pfn(folio[0]), FAR + 4 * GB);
+	CHECK_EQ(pgmap_folio_pfn(folio[0]), FAR + GB);
+	CHECK_EQ(pgmap_folio_pfn(folio[1]), FAR + 4 * GB);
 	CHECK_EQ(pgmap_folio_pfn(folio[2]), FAR + 9 * GB);
 	CHECK_EQ(get_fails(PGMAP_PUD_ORDER), -ENOSPC);
 	for (int i = 0; i < 3; i++)
@@ -266,20 +267,126 @@ TEST(R63_who_hands_out_pages_past_the_allocator_is_told)
 	struct pgmap *map = open_one(SUB);
 	struct pgmap_folio *mine;
 
-	for (unsigned int o = 0; o < 4; o += 3) {
-		CHECK_EQ(pgmap_get_folio(map, FAR, PGMAP_PMD_ORDER, &mine), 0);
-		CHECK_EQ(get_fails(o), -EBUSY);
-		CHECK_EQ(pgmap_allocator_nr_free(a), SUB);
-		/* What it has not handed out does not come back to it. */
-		pgmap_allocator_remove(a, map);
-		CHECK_EQ(pgmap_allocator_add(a, map), 0);
-		pgmap_folio_unlock(mine);
-		pgmap_folio_put(mine);
-		CHECK_EQ(free_pages(), SUB);
-	}
+	/* Not the first of a block, which is seen before it is asked for. */
+	CHECK_EQ(pgmap_get_folio(map, FAR + 1, 0, &mine), 0);
+	pgmap_folio_unlock(mine);
+	CHECK_EQ(get_fails(3), -EBUSY);
+	/* Left out until it comes free. */
+	CHECK_EQ(free_pages(), SUB - 8);
+	pgmap_folio_put(mine);
+	CHECK_EQ(free_pages(), SUB - 7);
+	CHECK_EQ(pgmap_folio_pfn(get(0)), FAR + 1);
+	pgmap_folio_put(mine);
 	pgmap_allocator_remove(a, map);
 	CHECK_EQ(pgmap_allocator_add(a, map), 0);
+	CHECK_EQ(free_pages(), SUB);
 	close_one(map);
+}
+
+/* Its record says how often it is pinned where a free one says what is next. */
+TEST(R63_a_page_that_somebody_else_handed_out_is_not_written)
+{
+	struct pgmap *map = open_one(2 * SUB);
+	struct pgmap_folio *mine[2];
+
+	for (uint64_t i = 0; i < 2; i++) {
+		/* The first of all, and where a block is halved. */
+		CHECK_EQ(pgmap_get_folio(map, FAR + i * 8, 0, &mine[i]), 0);
+		pgmap_folio_unlock(mine[i]);
+		pgmap_folio_pin(mine[i]);
+		mine[i]->index = 1234;
+	}
+	for (uint64_t i = 0; i < 16; i++) {
+		struct pgmap_folio *folio;
+		int ret = pgmap_allocator_get(a, i % 4, &folio);
+
+		CHECK(!ret || ret == -EBUSY);
+		if (!ret) {
+			pgmap_folio_unlock(folio);
+			pgmap_folio_put(folio);
+		}
+		for (int k = 0; k < 2; k++) {
+			CHECK_EQ(pgmap_folio_pins(mine[k]), 1);
+			CHECK_EQ(mine[k]->index, 1234);
+		}
+		free_pages();
+	}
+	for (uint64_t i = 0; i < 2; i++)
+		pgmap_folio_unpin(mine[i]);
+	free_pages();
+	close_one(map);
+}
+
+TEST(R14_R63_what_it_has_not_handed_out_does_not_come_back_to_it)
+{
+	struct pgmap *map = open_one(2 * SUB);
+	struct pgmap_folio *mine;
+
+	pgmap_folio_put(get(0));
+	CHECK_EQ(pgmap_get_folio(map, FAR + SUB + 5, 0, &mine), 0);
+	pgmap_folio_unlock(mine);
+	pgmap_folio_put(mine);
+	CHECK_EQ(free_pages(), 2 * SUB);
+	/* As if it had handed it out before the map was removed. */
+	mine = get(0);
+	pgmap_allocator_remove(a, map);
+	CHECK_EQ(pgmap_allocator_add(a, map), -EBUSY);
+	CHECK_EQ(free_pages(), 0);
+	pgmap_folio_put(mine);
+	CHECK_EQ(pgmap_allocator_add(a, map), 0);
+	CHECK_EQ(free_pages(), 2 * SUB);
+	close_one(map);
+}
+
+static _Atomic(bool) enough;
+
+static void *get_until_enough(void *order)
+{
+	while (!enough) {
+		struct pgmap_folio *folio;
+
+		if (!pgmap_allocator_get(a, (unsigned int)(uintptr_t)order,
+					 &folio)) {
+			pgmap_folio_unlock(folio);
+			pgmap_folio_put(folio);
+		}
+	}
+	return NULL;
+}
+
+/* Who has looked which order that is must not enter with it later. */
+TEST(R45_shards_have_blocks_of_one_order_whichever_map_comes)
+{
+	const char *broken;
+	struct pgmap *map;
+	pthread_t t[3];
+	uint64_t nr;
+
+	alarm(60);
+	CHECK_EQ(pgmap_allocator_create(&a), 0);
+	enough = false;
+	for (uintptr_t i = 0; i < 3; i++)
+		CHECK_EQ(pthread_create(
+				 &t[i], NULL, get_until_enough,
+				 (void *)(i ? 0 : (uintptr_t)PGMAP_PMD_ORDER)),
+			 0);
+	for (uint32_t i = 0; i < 400; i++) {
+		map = map_with(FAR, 8 * SUB, i % 2 ? PGMAP_PMD_ORDER : 0, 0);
+		CHECK_EQ(pgmap_allocator_add(a, map), 0);
+		usleep(500);
+		broken = pg_allocator_check(a, &nr);
+		/* All but the three that are in use. */
+		CHECK(!broken);
+		CHECK(nr <= 8 * SUB && nr >= 8 * SUB - SUB - 2);
+		pgmap_allocator_remove(a, map);
+		CHECK_EQ(pgmap_allocator_nr_free(a), 0);
+		CHECK_EQ(pgmap_destroy(map), 0);
+	}
+	enough = true;
+	for (int i = 0; i < 3; i++)
+		pthread_join(t[i], NULL);
+	pgmap_allocator_destroy(a);
+	alarm(0);
 }
 
 TEST(R63_pages_of_a_map_that_it_never_had_are_nothing_to_it)
@@ -296,8 +403,8 @@ TEST(R63_pages_of_a_map_that_it_never_had_are_nothing_to_it)
 	CHECK_EQ(free_pages(), SUB);
 	CHECK_EQ(pgmap_destroy(other), 0);
 	/* One that has nothing for it: its only folio is partly reserved. */
-	other = map_with(FAR + GB, SUB, PGMAP_PMD_ORDER, 1);
-	CHECK_EQ(pgmap_allocator_add(a, other), 0);
+	other = map_with(FAR + GB, 2 * SUB, PGMAP_PMD_ORDER, 1);
+	CHECK_EQ(pg_allocator_add_part(a, other, SUB), 0);
 	CHECK_EQ(pg_allocator_used(a, other), 0);
 	CHECK_EQ(free_pages(), SUB);
 	for (uint64_t i = 0; i < SUB; i++)
@@ -891,11 +998,11 @@ TEST(the_check_notices_lists_that_are_wrong)
 	m->free[o] = first + 1; /* not aligned */
 	CHECK(notices("R45"));
 	m->free[o] = first;
-	m->range[0].fresh = first; /* not ours */
+	pg_store(&m->range[0].fresh, first, relaxed); /* not ours */
 	CHECK(notices("R45"));
-	m->range[0].fresh = first + 1;
+	pg_store(&m->range[0].fresh, first + 1, relaxed);
 	CHECK(notices("R45"));
-	m->range[0].fresh = fresh;
+	pg_store(&m->range[0].fresh, fresh, relaxed);
 	f->flags ^= 1u << PG_FOLIO_LISTED_SHIFT;
 	CHECK(notices("R45"));
 	f->flags ^= 1u << PG_FOLIO_LISTED_SHIFT;

@@ -379,6 +379,37 @@ TEST(R141_what_makes_a_large_fault_small)
 	map_end(m);
 }
 
+static int no_block(struct fs_file *f, uint64_t index, unsigned int order)
+{
+	(void)f;
+	(void)index;
+	(void)order;
+	return -ENOMEM;
+}
+
+TEST(R141_a_page_behind_the_last_that_a_file_can_have_is_a_bus_error)
+{
+	static const struct {
+		uint64_t index;
+		enum pg_fault_code code;
+	} t[] = {
+		{((uint64_t)1 << PG_RADIX_INDEX_BITS) - 1, PG_VM_OOM},
+		{(uint64_t)1 << PG_RADIX_INDEX_BITS, PG_VM_SIGBUS},
+		{(uint64_t)1 << (PG_RADIX_INDEX_BITS + 1), PG_VM_SIGBUS},
+	};
+
+	open_one(UINT64_MAX, false);
+	fs.on_get = no_block;
+	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+		unmap(&p1);
+		CHECK_EQ(pg_space_map(&p1, VA, 1, PG_AREA_DAX, SHARED_RW,
+				      &file.f.mapping, t[i].index),
+			 0);
+		CHECK_EQ(pg_touch(&p1, VA, false, NULL), t[i].code);
+	}
+	close_one();
+}
+
 TEST(N48_R141_a_file_that_is_mapped_at_another_colour_has_small_entries)
 {
 	NEEDS(PG_PMD);
@@ -1012,6 +1043,33 @@ TEST(R148_only_what_is_clean_and_unused_is_forgotten)
 	close_one();
 }
 
+TEST(R148_a_shared_block_that_is_mapped_is_not_forgotten)
+{
+	open_two(FILE_PAGES, false);
+	CHECK_EQ(store(&p1, 7, 1), PG_VM_NOPAGE);
+	fs_create(&other, FILE_PAGES, false);
+	fs_reflink(&file, &other);
+	CHECK_EQ(load(&p1, 7), 1);
+	unmap(&p2);
+	map(&p2, &other);
+	CHECK_EQ(load(&p2, 7), 1);
+	CHECK_EQ(owners(file.block[7]), 2);
+	CHECK_EQ(pg_dax_invalidate(&file.f, 0, FILE_PAGES), -EBUSY);
+	CHECK_EQ(kind(&file, 7), PG_DAX_PTE);
+	/* So it is found when the block is written to. */
+	CHECK_EQ(store(&p2, 7, 2), PG_VM_NOPAGE);
+	CHECK_EQ(load(&p1, 7), 1);
+	CHECK_EQ(store(&p1, 7, 3), PG_VM_NOPAGE);
+	unmap(&p2);
+	fs_unlink(&other);
+	/* Nobody uses it any more. */
+	CHECK_EQ(pg_dax_writeback(&file.f, 0, FILE_PAGES), 0);
+	unmap(&p1);
+	CHECK_EQ(pg_dax_invalidate(&file.f, 0, FILE_PAGES), 0);
+	CHECK_EQ(kind(&file, 7), PG_DAX_NONE);
+	close_two();
+}
+
 static struct pgmap_folio *_Atomic held;
 static _Atomic(int) result;
 
@@ -1169,6 +1227,65 @@ TEST(R152_what_stays_in_the_file_is_flushed_first)
 	CHECK_EQ(pg_break_layout(&file.f, UINT64_MAX, 1, 0, NULL), 0);
 	pg_write_unlock(&file.f.mapping.invalidate, LOCK_INVALIDATE);
 	CHECK(is_dirty(&file, 7));
+	close_one();
+}
+
+static int fail_second(uint64_t pfn)
+{
+	(void)pfn;
+	return fs.flushes == 2 ? -EIO : 0;
+}
+
+static int break_at(uint64_t i, uint64_t nr, uint32_t flags)
+{
+	int ret;
+
+	pg_write_lock(&file.f.mapping.invalidate, LOCK_INVALIDATE);
+	ret = pg_break_layout(&file.f, i, nr, flags, NULL);
+	pg_write_unlock(&file.f.mapping.invalidate, LOCK_INVALIDATE);
+	return ret;
+}
+
+TEST(R152_nothing_is_forgotten_before_all_is_flushed)
+{
+	open_one(FILE_PAGES, false);
+	for (uint64_t i = 3; i < 6; i++)
+		CHECK_EQ(store(&p1, i, 7), PG_VM_NOPAGE);
+	fs.flushes = 0;
+	fs.on_flush = fail_second;
+	CHECK_EQ(break_at(0, FILE_PAGES, PG_BREAK_KEEP), -EIO);
+	for (uint64_t i = 3; i < 6; i++) {
+		CHECK_EQ(kind(&file, i), PG_DAX_PTE);
+		CHECK_EQ(owners(file.block[i]), 1);
+	}
+	CHECK(!is_dirty(&file, 3));
+	CHECK(is_dirty(&file, 4));
+	CHECK(is_dirty(&file, 5));
+	/* What is clean is not flushed again. */
+	CHECK_EQ(break_at(0, FILE_PAGES, PG_BREAK_KEEP), 0);
+	CHECK_EQ(fs.flushes, 4);
+	for (uint64_t i = 3; i < 6; i++)
+		CHECK_EQ(kind(&file, i), PG_DAX_NONE);
+	close_one();
+	if (!pg_level_supported(PG_PMD))
+		return;
+	/* A hole is not made, for what reaches out of it cannot be flushed:
+	 * the other pages keep what was stored to them. */
+	open_one(FILE_PAGES, true);
+	CHECK_EQ(load(&p1, 3), 0);
+	unmap(&p1);
+	CHECK_EQ(pg_space_map(&p1, AT(3), 1024, PG_AREA_DAX, SHARED_RW,
+			      &file.f.mapping, 3),
+		 0);
+	CHECK_EQ(store(&p1, 3, 7), PG_VM_NOPAGE);
+	CHECK_EQ(store(&p1, 600, 7), PG_VM_NOPAGE);
+	CHECK_EQ(kind(&file, 3), PG_DAX_PTE);
+	CHECK_EQ(kind(&file, 600), PG_DAX_PMD);
+	fs.flushes = 0;
+	fs.on_flush = fail_once;
+	CHECK_EQ(break_at(0, 600, 0), -EIO);
+	CHECK(is_dirty(&file, 3));
+	CHECK(is_dirty(&file, 600));
 	close_one();
 }
 
@@ -1399,6 +1516,147 @@ TEST(R154b_a_flush_that_fails_holds_no_removal_back)
 	CHECK_EQ(fs.flushes, 2);
 	CHECK_EQ(kind(&file, 7), PG_DAX_NONE);
 	CHECK_EQ(nr_entries(&p1), 0);
+	close_one();
+}
+
+/* A medium that takes no flush with a page that is bad, or one of these. */
+static uint64_t refused, nr_refused;
+
+static int flush_refusing(struct pg_dax *dax, uint64_t pfn, uint64_t nr)
+{
+	if (refused < pfn + nr && pfn < refused + nr_refused)
+		return -EIO;
+	for (uint64_t k = pfn; k < pfn + nr; k++)
+		if (pg_pfn_poisoned(dax->map, k))
+			return -EIO;
+	return fs_flush(dax, pfn, nr);
+}
+
+static struct pg_dax_ops refusing(uint64_t pfn, uint64_t nr)
+{
+	struct pg_dax_ops ops = fs_ops;
+
+	refused = pfn;
+	nr_refused = nr;
+	ops.flush = flush_refusing;
+	return ops;
+}
+
+TEST(R154b_a_large_block_of_which_a_page_is_removed_goes_on_in_small_ones)
+{
+	NEEDS(PG_PMD);
+	open_two(FILE_PAGES, true);
+	CHECK_EQ(store(&p1, 7, 1), PG_VM_NOPAGE);
+	CHECK_EQ(load(&p2, 7), 1);
+	CHECK_EQ(level_at(&p2, AT(7)), PG_PMD);
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first + file.block[5], 1), 0);
+	CHECK_EQ(nr_entries(&p1) + nr_entries(&p2), 0);
+	CHECK_EQ(kind(&file, 7), PG_DAX_NONE);
+	CHECK(is_on_medium(&file, 7, 1));
+	CHECK_EQ(load(&p1, 7), 1);
+	CHECK_EQ(store(&p2, 0, 2), PG_VM_NOPAGE);
+	CHECK_EQ(store(&p2, 511, 3), PG_VM_NOPAGE);
+	CHECK_EQ(level_at(&p2, AT(0)), PG_PTE);
+	CHECK_EQ(load(&p1, 5), -(int)PG_VM_SIGBUS);
+	CHECK_EQ(store(&p2, 5, 1), PG_VM_SIGBUS);
+	/* Its neighbour is whole. */
+	CHECK_EQ(store(&p1, 600, 1), PG_VM_NOPAGE);
+	CHECK_EQ(level_at(&p1, AT(600)), PG_PMD);
+	close_two();
+}
+
+TEST(R150_R154b_what_is_pinned_with_a_removed_page_stays_the_files)
+{
+	struct pgmap_folio *folio;
+	uint32_t block;
+
+	NEEDS(PG_PMD);
+	open_two(FILE_PAGES, true);
+	alarm(30);
+	CHECK_EQ(store(&p1, 7, 1), PG_VM_NOPAGE);
+	block = file.block[0];
+	folio = pin(&p1, 7);
+	CHECK(folio);
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first + block + 5, 1), 0);
+	CHECK_EQ(nr_entries(&p1), 0);
+	CHECK_EQ(owners(block), 1);
+	CHECK(!is_dirty(&file, 7));
+	CHECK_EQ(fs_punch_at(&file, 7, 1, PG_BREAK_NOWAIT, NULL, NULL), -EBUSY);
+	/* The pages that stay can be used meanwhile, the first one, too. */
+	CHECK_EQ(load(&p2, 7), 1);
+	CHECK_EQ(store(&p2, 0, 2), PG_VM_NOPAGE);
+	CHECK_EQ(level_at(&p2, AT(0)), PG_PTE);
+	CHECK_EQ(load(&p2, 5), -(int)PG_VM_SIGBUS);
+	CHECK(is_dirty(&file, 7));
+	fs_check(&file);
+	pg_folio_mark(folio, PG_FOLIO_DIRTY);
+	pgmap_folio_put(folio);
+	/* Idle, it is taken apart: nobody gets the removed page with it. */
+	unmap(&p2);
+	map(&p2, &file);
+	CHECK_EQ(kind(&file, 7), PG_DAX_PMD);
+	CHECK_EQ(load(&p2, 7), 1);
+	CHECK_EQ(kind(&file, 7), PG_DAX_PTE);
+	CHECK_EQ(kind(&file, 0), PG_DAX_NONE);
+	CHECK(is_on_medium(&file, 0, 2));
+	CHECK_EQ(count_at(block), 0);
+	CHECK_EQ(count_at(block + 7), 1);
+	CHECK_EQ(load(&p2, 5), -(int)PG_VM_SIGBUS);
+	CHECK_EQ(load(&p2, 0), 2);
+	CHECK_EQ(fs_punch_at(&file, 7, 1, PG_BREAK_NOWAIT, NULL, NULL), 0);
+	close_two();
+}
+
+TEST(R154b_a_removed_page_that_cannot_be_flushed_holds_no_other_back)
+{
+	struct pg_dax_ops ops;
+	struct pgmap_folio *folio;
+
+	NEEDS(PG_PMD);
+	open_one(FILE_PAGES, true);
+	CHECK_EQ(store(&p1, 7, 1), PG_VM_NOPAGE);
+	ops = refusing(fs.first + file.block[5], 1);
+	fs.dax.ops = &ops;
+	folio = pin(&p1, 7);
+	CHECK(folio);
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first + file.block[5], 1), -EIO);
+	CHECK(is_on_medium(&file, 7, 1));
+	CHECK(!is_dirty(&file, 7));
+	CHECK_EQ(store(&p1, 8, 2), PG_VM_NOPAGE);
+	CHECK_EQ(pg_dax_writeback(&file.f, 0, FILE_PAGES), 0);
+	CHECK(is_on_medium(&file, 8, 2));
+	CHECK(!is_dirty(&file, 8));
+	/* One that stays: what was stored is not forgotten. */
+	CHECK_EQ(store(&p1, 8, 3), PG_VM_NOPAGE);
+	pgmap_folio_put(folio);
+	nr_refused = 8;
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first + file.block[6], 1), -EIO);
+	CHECK_EQ(kind(&file, 8), PG_DAX_PMD);
+	CHECK(is_dirty(&file, 8));
+	CHECK_EQ(load(&p1, 8), -(int)PG_VM_SIGBUS);
+	nr_refused = 0;
+	CHECK_EQ(load(&p1, 8), 3);
+	CHECK_EQ(kind(&file, 8), PG_DAX_PTE);
+	CHECK(is_on_medium(&file, 8, 3));
+	close_one();
+}
+
+TEST(R154b_only_pages_that_there_can_be_are_removed)
+{
+	open_one(FILE_PAGES, false);
+	CHECK_EQ(store(&p1, 7, 1), PG_VM_NOPAGE);
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first, UINT64_MAX), -EINVAL);
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first, UINT64_MAX - fs.first + 1),
+		 -EINVAL);
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first + file.block[7], 0), 0);
+	CHECK(entry(&p1, AT(7)));
+	CHECK_EQ(load(&p1, 7), 1);
+	/* None of them takes a place. */
+	CHECK_EQ(pg_load(&fs.dax.nr_gone, relaxed), 0);
+	/* The last that can be named. */
+	CHECK_EQ(pg_dax_remove(&fs.dax, fs.first, UINT64_MAX - fs.first), 0);
+	CHECK_EQ(entry(&p1, AT(7)), 0);
+	CHECK_EQ(load(&p1, 7), -(int)PG_VM_SIGBUS);
 	close_one();
 }
 
@@ -1793,6 +2051,32 @@ TEST(R147_a_large_block_with_a_bad_page_is_taken_apart)
 	CHECK_EQ(fault_at(&p1, 7, false), PG_VM_NOPAGE);
 	CHECK_EQ(load(&p2, 7), 1);
 	CHECK_EQ(load(&p2, 9), -(int)PG_VM_HWPOISON);
+	pg_pfn_poison(fs.map, fs.first + file.block[9], false);
+	close_two();
+}
+
+TEST(R147_a_bad_page_that_cannot_be_flushed_takes_no_other_with_it)
+{
+	struct pg_dax_ops ops;
+
+	NEEDS(PG_PMD);
+	open_two(FILE_PAGES, true);
+	CHECK_EQ(store(&p1, 7, 1), PG_VM_NOPAGE);
+	CHECK_EQ(store(&p1, 511, 2), PG_VM_NOPAGE);
+	unmap(&p1);
+	map(&p1, &file);
+	ops = refusing(0, 0);
+	fs.dax.ops = &ops;
+	pg_pfn_poison(fs.map, fs.first + file.block[9], true);
+	/* Nobody is told that all of it is on the medium. */
+	CHECK_EQ(pg_dax_writeback(&file.f, 0, FILE_PAGES), -EIO);
+	CHECK(is_dirty(&file, 7));
+	CHECK_EQ(load(&p1, 7), 1);
+	CHECK_EQ(kind(&file, 7), PG_DAX_PTE);
+	CHECK(is_on_medium(&file, 7, 1));
+	CHECK(is_on_medium(&file, 511, 2));
+	CHECK_EQ(load(&p2, 511), 2);
+	CHECK_EQ(store(&p2, 9, 1), PG_VM_HWPOISON);
 	pg_pfn_poison(fs.map, fs.first + file.block[9], false);
 	close_two();
 }

@@ -257,6 +257,50 @@ TEST(R154f_addresses_have_the_colour_of_what_they_map)
 	close_it();
 }
 
+TEST(R154f_an_area_moves_to_where_it_could_be_mapped)
+{
+	uintptr_t to = VA + 4 * GB;
+	uint64_t pfn;
+
+	NEEDS(PG_PMD);
+	open_at(2 * MB, 4 * 512, 0);
+	CHECK_EQ(map_at(VA, 4 * 512, 0), 0);
+	CHECK_EQ(pg_touch(&s, VA, true, NULL), PG_VM_NOPAGE);
+	CHECK_EQ(pg_space_move(&s, VA, 4 * 512, to + PAGE, false), -EINVAL);
+	CHECK_EQ(pg_space_move(&s, VA, 4 * 512, to + MB, true), -EINVAL);
+	CHECK_EQ(level_at(&s, VA), PG_PMD);
+	CHECK_EQ(pg_touch(&s, VA + 2 * MB, true, NULL), PG_VM_NOPAGE);
+	CHECK_EQ(pg_space_move(&s, VA, 4 * 512, to, false), 0);
+	CHECK_EQ(level_at(&s, to), PG_PMD);
+	CHECK_EQ(pg_touch(&s, to + 4 * MB, true, &pfn), PG_VM_NOPAGE);
+	CHECK_EQ(pfn, FIRST + 2 * 512);
+	CHECK_EQ(pg_space_unmap(&s, to, 4 * 512), 0);
+	close_it();
+}
+
+TEST(R154f_nothing_is_found_from_beyond_the_last_address_on)
+{
+	const uintptr_t end = (uintptr_t)1 << PG_VA_BITS;
+	const uintptr_t beyond[] = {end, end + PAGE, UINTPTR_MAX - GB,
+				    UINTPTR_MAX - PAGE + 1, UINTPTR_MAX};
+
+	for (size_t i = 0; i < 2; i++) {
+		if (!pg_level_supported((enum pg_level)i))
+			continue;
+		open_at(sizes[i], 512, 0);
+		for (size_t k = 0; k < sizeof(beyond) / sizeof(beyond[0]);
+		     k++) {
+			uintptr_t va = 77;
+
+			CHECK_EQ(pg_devdax_unmapped_area(&dev, &s, beyond[k], 1,
+							 0, &va),
+				 -ENOMEM);
+			CHECK_EQ(va, 77);
+		}
+		close_it();
+	}
+}
+
 TEST(R154g_a_device_page_knows_its_place)
 {
 	struct pgmap_folio *folio;
@@ -370,6 +414,30 @@ TEST(N44_R15_a_device_that_goes_leaves_no_mapping_and_waits_for_pins)
 	CHECK(destroyed);
 	CHECK_EQ(pg_touch(&s, VA + 3 * PAGE, false, NULL), PG_VM_SIGBUS);
 	pg_space_fini(&s);
+	alarm(0);
+}
+
+/* The place of a map that is gone is given to the next one. */
+TEST(N44_R154_an_area_of_a_device_that_is_gone_never_maps_another)
+{
+	const struct pgmap_range r = {SECOND, 512};
+	struct pg_devdax other = {0};
+
+	open_at(PAGE, 512, 0);
+	CHECK_EQ(map_at(VA, 512, 0), 0);
+	CHECK_EQ(pg_touch(&s, VA, true, NULL), PG_VM_NOPAGE);
+	pg_devdax_destroy(&dev);
+	CHECK_EQ(pg_devdax_create(&other, &r, 1, PAGE, false), 0);
+	CHECK(other.map == dev.map);
+	CHECK_EQ(pg_touch(&s, VA, true, NULL), PG_VM_SIGBUS);
+	CHECK_EQ(pg_touch(&s, VA + PAGE, false, NULL), PG_VM_SIGBUS);
+	CHECK_EQ(nr_entries(&s), 0);
+	CHECK_EQ(map_at(VA + 4 * GB, 512, 0), -ENXIO);
+	CHECK_EQ(pg_devdax_mmap(&other, &s, VA + 4 * GB, 512, SHARED_RW, 0), 0);
+	CHECK_EQ(pg_touch(&s, VA + 4 * GB, true, NULL), PG_VM_NOPAGE);
+	check(&s);
+	pg_space_fini(&s);
+	pg_devdax_destroy(&other);
 	alarm(0);
 }
 

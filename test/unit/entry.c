@@ -219,6 +219,30 @@ TEST(R123_a_large_entry_is_a_whole_folio_inside_its_area)
 	close_world();
 }
 
+/* Its first page, and the entry's: or it would name pages of the next one. */
+TEST(R123_a_large_entry_begins_where_its_folio_does)
+{
+	for (int l = PG_PMD; l < PG_NR_LEVELS; l++) {
+		enum pg_level level = (enum pg_level)l;
+		uint64_t nr = pg_level_pages(level);
+		struct pgmap_folio *folio;
+
+		if (!pg_level_supported(level))
+			continue;
+		open_world(PGMAP_FS_DAX, PG_AREA_DAX, nr);
+		folio = folio_new(map, 0, pg_level_order(level));
+		CHECK_EQ(insert(&s, AT, level, folio, map_pfn(map) + 1, 0),
+			 PG_VM_SIGBUS);
+		CHECK_EQ(insert(&s, AT, level, folio, map_pfn(map) + nr - 1, 0),
+			 PG_VM_SIGBUS);
+		CHECK_EQ(nr_entries(&s), 0);
+		CHECK_EQ(insert(&s, AT, level, folio, map_pfn(map), 0),
+			 PG_VM_NOPAGE);
+		pgmap_folio_put(folio);
+		close_world();
+	}
+}
+
 TEST(R119_a_large_folio_has_entries_of_its_size_or_PTEs)
 {
 	struct pgmap_folio *folio;

@@ -2,6 +2,7 @@
 /*
  * Folios: the one way up from 0 and the one way down.
  */
+#include <signal.h>
 #include <sys/mman.h>
 
 #include "asleep.h"
@@ -888,6 +889,125 @@ TEST(R41_a_page_that_is_used_again_at_once_wakes_who_waited)
 	map_close();
 }
 
+/* A thread that was told to stop does, wherever it is, until it may go on. */
+static _Atomic(bool) stopped, may_go_on;
+
+static void on_stop(int sig)
+{
+	(void)sig;
+	stopped = true;
+	while (!may_go_on)
+		usleep(1000);
+}
+
+static pthread_t start_waiter_and_stop_it(struct pgmap_folio *folio)
+{
+	struct sigaction sa = {.sa_handler = on_stop};
+	pthread_t t = start_waiter(folio);
+
+	stopped = false;
+	may_go_on = false;
+	CHECK_EQ(sigaction(SIGUSR1, &sa, NULL), 0);
+	CHECK_EQ(pthread_kill(t, SIGUSR1), 0);
+	while (!stopped)
+		sched_yield();
+	return t;
+}
+
+static bool wakes(pthread_t t)
+{
+	struct timespec end;
+
+	may_go_on = true;
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += 10;
+	return !pthread_timedjoin_np(t, NULL, &end);
+}
+
+TEST(R42_who_waits_is_woken_however_many_lives_the_page_has_had_meanwhile)
+{
+	struct pgmap_folio *folio;
+	pthread_t t;
+
+	alarm(100);
+	map_open_as(PGMAP_FS_DAX, SUB, 0);
+	for (int lives = 1; lives <= 33; lives++) {
+		folio = get(0, 0);
+		t = start_waiter_and_stop_it(folio);
+		for (int i = 0; i < lives; i++) {
+			pgmap_folio_put(folio);
+			CHECK(get(0, 0) == folio);
+		}
+		CHECK(wakes(t));
+		pgmap_folio_put(folio);
+	}
+	alarm(0);
+	map_close();
+}
+
+TEST(R42_a_wait_that_ends_in_time_leaves_those_of_others)
+{
+	struct pgmap_folio *folio;
+	pthread_t t[2];
+
+	alarm(60);
+	map_open_as(PGMAP_FS_DAX, SUB, 0);
+	folio = get(0, 0);
+	for (int i = 0; i < 2; i++)
+		t[i] = start_waiter(folio);
+	CHECK_EQ(pgmap_folio_wait_idle(folio, 1000000), -ETIMEDOUT);
+	CHECK_EQ(pgmap_folio_wait_idle(get(64, 0), 1000000), -ETIMEDOUT);
+	pgmap_folio_put(rec(64));
+	CHECK(test_wait_asleep(&waiter, &woken));
+	pgmap_folio_put(folio);
+	for (int i = 0; i < 2; i++)
+		CHECK(wakes(t[i]));
+	alarm(0);
+	map_close();
+}
+
+static _Atomic(pid_t) destroyer;
+static _Atomic(bool) destroyed;
+
+static void *destroy_thread(void *arg)
+{
+	(void)arg;
+	destroyer = gettid();
+	MUST(!pgmap_destroy(map));
+	destroyed = true;
+	return NULL;
+}
+
+/* Killed before the wait begins, or when it ends. */
+TEST(R10_R42_a_map_does_not_go_before_who_waits_for_its_page)
+{
+	for (int killed = 0; killed < 2; killed++) {
+		struct pgmap_folio *folio;
+		pthread_t t, d;
+
+		alarm(60);
+		map_open_as(PGMAP_FS_DAX, SUB, 0);
+		folio = get(0, 0);
+		if (killed)
+			pgmap_kill(map);
+		t = start_waiter_and_stop_it(folio);
+		pgmap_folio_put(folio);
+		destroyer = 0;
+		destroyed = false;
+		CHECK_EQ(pthread_create(&d, NULL, destroy_thread, NULL), 0);
+		CHECK(test_wait_asleep(&destroyer, &destroyed));
+		CHECK(wakes(t));
+		pthread_join(d, NULL);
+		alarm(0);
+	}
+	/* Where nothing is held any more nothing is waited for. */
+	map_open_as(PGMAP_FS_DAX, SUB, 0);
+	pgmap_folio_put(get(0, 0));
+	pgmap_kill(map);
+	CHECK_EQ(pgmap_folio_wait_idle(rec(0), 0), 0);
+	map_close();
+}
+
 TEST(R62_what_becomes_a_tail_of_a_file_page_keeps_whose_it_was)
 {
 	struct pgmap_folio *folio;
@@ -1524,6 +1644,17 @@ static void put_too_many(void)
 	pg_folio_put_many(victim, 2);
 }
 
+static void take_one_too_many(void)
+{
+	pg_store(&victim->count, UINT32_MAX, relaxed);
+	pgmap_folio_tryget(victim);
+}
+
+static void pin_an_idle_one(void)
+{
+	pgmap_folio_pin(victim);
+}
+
 static void nothing(void)
 {
 }
@@ -1538,9 +1669,11 @@ TEST(R55_wrong_counting_ends_the_process)
 	CHECK(dies(free_a_mapped_one));
 	CHECK(dies(free_a_pinned_one));
 	CHECK(dies(unlock_again));
+	CHECK(dies(take_one_too_many));
 	pgmap_folio_put(victim);
 	CHECK(dies(put_once_more));
 	CHECK(dies(get_an_idle_one));
+	CHECK(dies(pin_an_idle_one));
 	map_close();
 }
 

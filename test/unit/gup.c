@@ -4,6 +4,7 @@
  */
 #include "spaces.h"
 
+#include "core/devdax.h"
 #include "core/gup.h"
 #include "core/memory_failure.h"
 
@@ -538,6 +539,30 @@ TEST(R183_who_maps_a_bad_page_is_told_how_much_is_gone)
 	close_file();
 }
 
+/* Several files have it: its mapping is nobody's. */
+TEST(R184_a_bad_page_whose_users_only_its_files_know_is_not_said_to_be_gone)
+{
+	struct pgmap_folio *f;
+
+	open_file(PGMAP_FS_DAX, 512, PG_PTE);
+	CHECK_EQ(pg_touch(&space, VA, true, NULL), PG_VM_NOPAGE);
+	rec(map, 0)->mapping = 0;
+	nr_told = 0;
+	CHECK_EQ(pg_memory_failure(map_pfn(map), tell, NULL), -EBUSY);
+	CHECK_EQ(nr_told, 0);
+	CHECK_EQ(pgmap_folio_mapcount(rec(map, 0)), 1);
+	CHECK(pg_folio_marked(rec(map, 0), PG_FOLIO_POISON));
+	CHECK(!pg_folio_is_locked(rec(map, 0)));
+	/* When those who had it are gone, nobody gets it. */
+	CHECK_EQ(pg_space_unmap(&space, VA, 1), 0);
+	CHECK_EQ(pgmap_get_folio(map, map_pfn(map), 0, &f), -EHWPOISON);
+	/* Held and not mapped: there was nobody to tell. */
+	f = folio_new(map, 7, 0);
+	CHECK_EQ(pg_memory_failure(map_pfn(map) + 7, tell, NULL), 0);
+	pgmap_folio_put(f);
+	close_file();
+}
+
 TEST(R183_a_pinned_page_that_went_bad_is_pinned_by_nobody_else)
 {
 	open_file(PGMAP_FS_DAX, 512, PG_PTE);
@@ -556,6 +581,62 @@ TEST(R183_a_pinned_page_that_went_bad_is_pinned_by_nobody_else)
 	}
 	put(PIN);
 	close_file();
+}
+
+static void tell_nobody(const struct pg_mce *mce, void *arg)
+{
+	(void)mce;
+	(void)arg;
+}
+
+static struct pg_devdax device;
+static _Atomic(int) fault_nr, faulted_nr;
+
+static void *fault_when_told(void *arg)
+{
+	(void)arg;
+	for (int i = 1;; i++) {
+		while (fault_nr != i) {
+			if (fault_nr < 0)
+				return NULL;
+			sched_yield();
+		}
+		pg_touch(&space, VA, true, NULL);
+		faulted_nr = i;
+	}
+}
+
+TEST(R183_a_page_that_goes_bad_while_it_is_faulted_in_is_not_mapped)
+{
+	struct pgmap_range r = {PGMAP_FIRST_DEVICE_PFN + (1ull << 32), 512};
+	uint64_t seed = test_seed();
+	enum pg_level level;
+	int missed = 0;
+	pthread_t t;
+
+	CHECK_EQ(pg_devdax_create(&device, &r, 1, PAGE, false), 0);
+	CHECK_EQ(pg_space_init(&space), 0);
+	fault_nr = 0;
+	CHECK_EQ(pthread_create(&t, NULL, fault_when_told, NULL), 0);
+	for (int i = 1; i <= 20000; i++) {
+		CHECK_EQ(pg_devdax_mmap(&device, &space, VA, 512,
+					RW | PG_AREA_SHARED, 0),
+			 0);
+		fault_nr = i;
+		for (uint64_t n = test_random(&seed) % 400; n; n--)
+			__asm__ volatile("");
+		CHECK_EQ(pg_memory_failure(r.pfn, tell_nobody, NULL), 0);
+		while (faulted_nr != i)
+			sched_yield();
+		missed += !!(pg_entry_get(&space, VA, &level) & PG_E_PRESENT);
+		CHECK_EQ(pg_space_unmap(&space, VA, 512), 0);
+		pg_pfn_poison(device.map, r.pfn, false);
+	}
+	fault_nr = -1;
+	pthread_join(t, NULL);
+	CHECK_EQ(missed, 0);
+	pg_space_fini(&space);
+	pg_devdax_destroy(&device);
 }
 
 TEST_MAIN()

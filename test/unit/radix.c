@@ -74,6 +74,27 @@ TEST(a_tree_grows_from_either_end)
 	tree_close();
 }
 
+TEST(R141_there_is_no_index_behind_the_last)
+{
+	tree_open();
+	for (uint64_t i = LAST + 1; i; i <<= 1) {
+		CHECK_EQ(pg_radix_set(&tree, i, 0, V(1)), -ERANGE);
+		CHECK_EQ(pg_radix_set(&tree, i, 9, V(1)), -ERANGE);
+		CHECK_EQ(get(i), 0);
+		CHECK_EQ(pool.nr_used, 0);
+	}
+	/* Nor is it mistaken for one that has a value. */
+	CHECK_EQ(pg_radix_set(&tree, 0, 0, V(1)), 0);
+	CHECK_EQ(pg_radix_set(&tree, LAST, 0, V(2)), 0);
+	CHECK_EQ(pg_radix_set(&tree, LAST + 1, 0, V(3)), -ERANGE);
+	CHECK_EQ(get(LAST + 1), 0);
+	pg_radix_clear(&tree, LAST + 1);
+	CHECK_EQ(get(0), V(1));
+	pg_radix_clear(&tree, 0);
+	pg_radix_clear(&tree, LAST);
+	tree_close();
+}
+
 TEST(a_value_for_512_excludes_values_for_one)
 {
 	unsigned int order = 7;

@@ -167,6 +167,36 @@ TEST(R154f_an_area_is_not_split_where_its_device_cannot)
 	close_world();
 }
 
+TEST(R154f_an_area_is_not_moved_where_its_device_cannot)
+{
+	static const struct pg_mapping_ops ops = {
+		.fault = file_fault,
+		.may_split = only_2mb,
+	};
+
+	open_world(PGMAP_GENERIC, PG_AREA_PFNMAP, 512);
+	pg_mapping_init(&file.mapping, &ops);
+	CHECK_EQ(pg_space_map(&s, AT + GB, 1024, PG_AREA_DAX, RW, &file.mapping,
+			      0),
+		 0);
+	CHECK_EQ(pg_touch(&s, AT + GB, true, NULL), PG_VM_NOPAGE);
+	for (int keep = 0; keep < 2; keep++) {
+		CHECK_EQ(pg_space_move(&s, AT + GB, 1024, AT + 2 * GB + PAGE,
+				       keep),
+			 -EINVAL);
+		CHECK_EQ(
+			pg_space_move(&s, AT + GB, 512, AT + 2 * GB + MB, keep),
+			-EINVAL);
+	}
+	CHECK(!pg_find_area(&s, AT + 2 * GB + PAGE));
+	CHECK_EQ(pg_find_area(&s, AT + GB)->end, AT + GB + 4 * MB);
+	CHECK_EQ(page_at(&s, AT + GB), map_pfn(map));
+	CHECK_EQ(pg_space_move(&s, AT + GB, 512, AT + 2 * GB + 2 * MB, false),
+		 0);
+	CHECK_EQ(page_at(&s, AT + 2 * GB + 2 * MB), map_pfn(map));
+	close_world();
+}
+
 /* ---- The CPU ---- */
 
 TEST(R130_a_touch_marks_the_entry_as_a_CPU_does)
@@ -635,6 +665,161 @@ TEST(R96_a_page_that_both_have_is_written_by_neither)
 	close_world();
 }
 
+/* Of order 2, all of it at @va, held by nothing else. */
+static struct pgmap_folio *put_four(uintptr_t va)
+{
+	struct pgmap_folio *folio = folio_new(map, 0, 2);
+
+	for (uintptr_t i = 0; i < 4; i++)
+		CHECK_EQ(insert(&s, va + i * PAGE, PG_PTE, folio,
+				map_pfn(map) + i, PG_E_WRITE),
+			 PG_VM_NOPAGE);
+	pgmap_folio_put(folio);
+	return folio;
+}
+
+static void store_to_four(struct pg_space *space, enum pg_fault_code code)
+{
+	for (uintptr_t i = 0; i < 4; i++)
+		CHECK_EQ(pg_touch(space, AT + i * PAGE, true, NULL), code);
+}
+
+TEST(R96_who_alone_has_a_folio_may_write_it_however_many_entries_he_has)
+{
+	struct pgmap_folio *folio;
+
+	open_world(PGMAP_COHERENT, PG_AREA_ANON, 512);
+	folio = put_four(AT);
+	fork_space();
+	CHECK_EQ(pgmap_folio_mapcount(folio), 8);
+	store_to_four(&s, PG_VM_SIGBUS);
+	/* One page of it is enough to be another who has it. */
+	CHECK_EQ(pg_space_unmap(&child, AT, 3), 0);
+	store_to_four(&s, PG_VM_SIGBUS);
+	CHECK_EQ(pg_touch(&child, AT + 3 * PAGE, true, NULL), PG_VM_SIGBUS);
+	pg_space_fini(&child);
+	store_to_four(&s, PG_VM_NOPAGE);
+	check(&s);
+	/* The child, when it is the parent who goes. */
+	fork_space();
+	CHECK_EQ(pg_space_unmap(&s, AT, 512), 0);
+	store_to_four(&child, PG_VM_NOPAGE);
+	check(&child);
+	pg_space_fini(&child);
+	CHECK_EQ(pgmap_folio_count(folio), 0);
+	close_world();
+}
+
+TEST(R96_R99_who_alone_has_a_folio_may_write_it_wherever_its_pages_lie)
+{
+	open_world(PGMAP_COHERENT, PG_AREA_ANON, 512);
+	put_four(AT);
+	fork_space();
+	CHECK_EQ(pg_space_move(&s, AT, 2, AT + 3 * GB, false), 0);
+	CHECK_EQ(pg_space_move(&s, AT + 3 * PAGE, 1, PAGE, false), 0);
+	CHECK_EQ(pg_touch(&s, AT + 3 * GB, true, NULL), PG_VM_SIGBUS);
+	CHECK_EQ(pg_touch(&s, PAGE, true, NULL), PG_VM_SIGBUS);
+	pg_space_fini(&child);
+	CHECK_EQ(pg_touch(&s, AT + 3 * GB, true, NULL), PG_VM_NOPAGE);
+	CHECK_EQ(pg_touch(&s, AT + 3 * GB + PAGE, true, NULL), PG_VM_NOPAGE);
+	CHECK_EQ(pg_touch(&s, AT + 2 * PAGE, true, NULL), PG_VM_NOPAGE);
+	CHECK_EQ(pg_touch(&s, PAGE, true, NULL), PG_VM_NOPAGE);
+	close_world();
+}
+
+TEST(R96_R98_a_part_of_a_large_page_may_be_written_again)
+{
+	struct pgmap_folio *folio;
+
+	NEEDS(PG_PMD);
+	open_world(PGMAP_COHERENT, PG_AREA_ANON, 512);
+	folio = folio_new(map, 0, 9);
+	CHECK_EQ(insert(&s, AT, PG_PMD, folio, map_pfn(map), PG_E_WRITE),
+		 PG_VM_NOPAGE);
+	pgmap_folio_put(folio);
+	CHECK_EQ(pg_space_protect(&s, AT, 256, PG_AREA_READ), 0);
+	CHECK_EQ(pgmap_folio_mapcount(folio), 512);
+	CHECK_EQ(pg_touch(&s, AT + PAGE, true, NULL), PG_VM_SIGSEGV);
+	CHECK_EQ(pg_space_protect(&s, AT, 256, RW), 0);
+	for (uintptr_t i = 0; i < 512; i++)
+		CHECK_EQ(pg_touch(&s, AT + i * PAGE, true, NULL), PG_VM_NOPAGE);
+	close_world();
+}
+
+static struct pg_mapping first, second;
+static _Atomic(bool) in_child, forked;
+
+static void *fork_thread(void *arg)
+{
+	*(int *)arg = pg_space_fork(&s, &child);
+	forked = true;
+	return NULL;
+}
+
+/* Stays at the child's entry until fork wants its lock. */
+static bool stay_in_child(struct pg_area *area, uintptr_t va,
+			  enum pg_level level, pg_entry_t e, void *arg)
+{
+	(void)va, (void)level, (void)e, (void)arg;
+	if (area->space != &child || in_child)
+		return true;
+	in_child = true;
+	while (!pg_load(&s.ptl.word, relaxed))
+		sched_yield();
+	usleep(1000);
+	return true;
+}
+
+static void *walk_thread(void *arg)
+{
+	struct pgmap_folio *folio = arg;
+
+	while (!pgmap_folio_trylock(folio))
+		sched_yield();
+	while (!in_child && !forked) {
+		pg_rmap_walk(folio, stay_in_child, NULL);
+		sched_yield();
+	}
+	pgmap_folio_unlock(folio);
+	return NULL;
+}
+
+TEST(R96_R115_fork_waits_for_who_is_at_an_area_that_the_child_has_already)
+{
+	struct pgmap_folio *folio;
+	pthread_t fork, walk;
+	int ret = 1;
+
+	map = map_new(PGMAP_COHERENT, 512);
+	pg_mapping_init(&first, NULL);
+	pg_mapping_init(&second, NULL);
+	CHECK_EQ(pg_space_init(&s), 0);
+	CHECK_EQ(pg_space_init(&child), 0);
+	CHECK_EQ(pg_space_map(&s, AT, 1, PG_AREA_ANON, RW, &first, 0), 0);
+	CHECK_EQ(pg_space_map(&s, AT + MB, 1, PG_AREA_ANON, RW, &second, 0), 0);
+	folio = folio_new(map, 0, 0);
+	folio->mapping = (uintptr_t)&first;
+	CHECK_EQ(insert(&s, AT, PG_PTE, folio, map_pfn(map), PG_E_WRITE),
+		 PG_VM_NOPAGE);
+	/* Fork has copied one area and is about to copy the other. */
+	in_child = forked = false;
+	pg_read_lock(&second.lock, LOCK_MAPPING);
+	CHECK_EQ(pthread_create(&fork, NULL, fork_thread, &ret), 0);
+	CHECK_EQ(pthread_create(&walk, NULL, walk_thread, folio), 0);
+	while (!in_child && !forked)
+		sched_yield();
+	pg_read_unlock(&second.lock, LOCK_MAPPING);
+	pthread_join(fork, NULL);
+	pthread_join(walk, NULL);
+	CHECK_EQ(ret, 0);
+	check(&s);
+	check(&child);
+	CHECK_EQ(pgmap_folio_mapcount(folio), 2);
+	pgmap_folio_put(folio);
+	pg_space_fini(&child);
+	close_world();
+}
+
 TEST(N47_R129_fork_does_not_copy_entries_of_files)
 {
 	for (int l = PG_PTE; l < PG_NR_LEVELS; l++) {
@@ -875,6 +1060,19 @@ TEST(R118_whatever_is_wrong_with_a_space_is_told)
 		BROKEN(area->end -= 3 * MB, area->end += 3 * MB,
 		       "an entry lies in one area");
 	}
+	close_world();
+}
+
+TEST(R118_R123_a_large_entry_that_begins_inside_its_folio_is_told)
+{
+	struct pgmap_folio *folio;
+
+	NEEDS(PG_PMD);
+	open_world(PGMAP_COHERENT, PG_AREA_ANON, 512);
+	folio = folio_new(map, 0, 9);
+	CHECK_EQ(insert(&s, AT, PG_PMD, folio, map_pfn(map), 0), PG_VM_NOPAGE);
+	pgmap_folio_put(folio);
+	TOLD(AT, entry(&s, AT) + (5 << 12), "a large entry is a whole folio");
 	close_world();
 }
 

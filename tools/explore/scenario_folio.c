@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* scenario_folio.c - the lives of a folio: src/core/folio.c. */
+#include "core/memory_failure.h"
 #include "explore/world.h"
 
 /* ---- The last put, and the next life ---- */
@@ -428,3 +429,45 @@ X_SCENARIO(R182_a_bad_page_is_refused_or_its_holder_is_found,
 	   .what = "a page becomes bad while it is handed out", .nr = 2,
 	   .setup = setup_idle, .body = {poison_and_look, hand_out_bad},
 	   .check = told_or_refused);
+
+static void kill_nobody(const struct pg_mce *mce, void *arg)
+{
+	(void)mce;
+	(void)arg;
+	X_CHECK(!"nobody maps it");
+}
+
+static void fail_the_second(void)
+{
+	X_CHECK(!pg_memory_failure(W_PFN + 1, kill_nobody, NULL));
+}
+
+static void construct_and_keep(void)
+{
+	struct pgmap_folio *folio;
+	int ret = pgmap_construct_folio(w.map, W_PFN, 1, &folio);
+
+	X_CHECK(!ret || ret == -EBUSY);
+	pgmap_folio_unlock(w.folio[0]);
+	if (ret)
+		pgmap_folio_unlock(w.folio[1]);
+}
+
+static void who_has_it_is_marked(void)
+{
+	struct pgmap_folio *folio = pgmap_tryget_pfn(W_PFN + 1);
+
+	X_CHECK(folio && pg_folio_marked(folio, PG_FOLIO_POISON));
+	pgmap_folio_put(folio);
+	pg_pfn_poison(w.map, W_PFN + 1, false);
+	pgmap_folio_put(w.folio[0]);
+	if (folio != w.folio[0])
+		pgmap_folio_put(w.folio[1]);
+	w_all_idle();
+}
+
+X_SCENARIO(R183_a_folio_that_is_joined_is_marked_where_its_page_is_bad,
+	   .what = "a page becomes bad while its folio is joined", .nr = 2,
+	   .setup = setup_two_locked,
+	   .body = {fail_the_second, construct_and_keep},
+	   .check = who_has_it_is_marked);
