@@ -92,12 +92,14 @@ static inline int fs_get_block(struct pg_dax_file *file, uint64_t index,
 			       struct pg_dax_block *b)
 {
 	struct fs_file *f = (struct fs_file *)file;
-	uint32_t *at = f->block + index, n;
+	uint32_t *at, n;
 	int ret = fs.on_get ? fs.on_get(f, index, order) : 0;
 
 	fs.gets++;
 	if (ret)
 		return ret;
+	MUST(index < FILE_PAGES);
+	at = f->block + index;
 	pthread_mutex_lock(&fs.lock);
 	if (!*at && write) {
 		uint32_t nr = order && f->large ? 512 : 1;
