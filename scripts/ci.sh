@@ -70,7 +70,7 @@ clang_format() {
 
 shell_check() {
     # shellcheck disable=SC2046 # no file of ours has a blank in its name
-    shellcheck $(grep -lrE '^#!/bin/(ba)?sh' scripts test .ci)
+    shellcheck -x $(grep -lrE '^#!/bin/(ba)?sh' scripts test .ci)
 }
 
 step_gcc() {

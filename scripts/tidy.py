@@ -27,8 +27,8 @@ MAY = {
                     "mmu/", "open.h"),
     "src": ("base/", "core/", "driver/", "mmu/", "runtime/", "open.h"),
     "preload": ("runtime/runtime.h",),
-    "tools": ("beside.h", "bench/bench.h", "cmd.h", "out.h"),
-    "tools/bench": ("beside.h", "bench/bench.h", "out.h"),
+    "tools": ("beside.h", "bench/bench.h", "cmd.h", "number_in.h", "out.h"),
+    "tools/bench": ("beside.h", "bench/bench.h", "number_in.h", "out.h"),
     "tools/explore": ("base/", "core/", "mmu/mmu.h", "mmu/soft.h", "explore/",
                       "out.h"),
     "examples": (),
@@ -219,9 +219,11 @@ def check_meson():
     for p in [*files(["src", "preload", "tools", "examples"], "*.[cS]"),
               *files(["test"], "*.c"), *scripts, *files(["man"], "*.scd")]:
         rel = str(p.relative_to(root))
-        name = rf"[\"'/]{re.escape(p.name)}\b|^from {re.escape(p.stem)} import"
-        helper = p.suffix == ".py" and any(
-            re.search(name, text, re.M)
+        used = {".py": rf"[\"'/]{re.escape(p.name)}\b"
+                       rf"|^from {re.escape(p.stem)} import",
+                ".sh": rf'^\. .*/{re.escape(p.name)}"$'}.get(p.suffix)
+        helper = used and any(
+            re.search(used, text, re.M)
             for s, text in scripts.items() if s.parent == p.parent and s != p)
         if rel not in in_meson and not helper:
             bad.append(f"{rel}: not in meson.build")

@@ -9,6 +9,7 @@
 
 #include "bench/bench.h"
 #include "cmd.h"
+#include "number_in.h"
 #include "out.h"
 
 #define PAIRS_MAX 32
@@ -24,16 +25,9 @@ double bench_ms(clockid_t clock)
 /* statm is behind by what each CPU has not told yet: not used. */
 uint64_t bench_resident(void)
 {
-	unsigned long kb = 0;
-	char line[128];
-	FILE *f = fopen("/proc/self/smaps_rollup", "re");
+	uint64_t kb = number_in("/proc/self/smaps_rollup", "Rss:");
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Rss: %lu", &kb) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return (uint64_t)kb * 1024;
+	return kb == UINT64_MAX ? 0 : kb * 1024;
 }
 
 uint64_t bench_grown_since(uint64_t before)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "number_in.h"
 #include "out.h"
 
 #define RAM_FALLBACK (1ull << 30)
@@ -28,25 +29,6 @@ struct options {
 	const char *summary, *json;
 	bool quiet, device;
 };
-
-/* One number out of a small file: the first after @key, or the first. */
-static uint64_t number_in(const char *path, const char *key)
-{
-	char line[256];
-	uint64_t value = UINT64_MAX;
-	FILE *f = fopen(path, "re");
-
-	while (f && fgets(line, sizeof(line), f)) {
-		size_t n = key ? strlen(key) : 0;
-
-		if ((!key || !strncmp(line, key, n)) &&
-		    sscanf(line + n, " %" SCNu64, &value) == 1)
-			break;
-	}
-	if (f)
-		fclose(f);
-	return value;
-}
 
 /* The least memory limit of this process's control group and those above. */
 static uint64_t group_limit(void)

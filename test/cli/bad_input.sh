@@ -5,25 +5,9 @@
 # is started. PGMAP is the command under test.
 set -u
 pgmap=${PGMAP:?}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+# shellcheck source=test/cli/tap.sh
+. "$(dirname "$0")/tap.sh"
 chmod 755 "$dir"
-nr=0
-failed=0
-
-report() {
-    nr=$((nr + 1))
-    [ "$1" = 0 ] || {
-        failed=1
-        printf 'not '
-    }
-    echo "ok $nr - $2"
-}
-
-skip() {
-    nr=$((nr + 1))
-    echo "ok $nr - $1 # SKIP $2"
-}
 
 # refused STATUS WORDS NAME COMMAND...: it ends with STATUS after one line on
 # stderr that has WORDS, and `touch $dir/ran` did not run.
@@ -210,5 +194,4 @@ refused 1 "not run under pgmap" "stat of a process that is not under pgmap" \
     "$pgmap" stat $$
 refused 2 "takes [--json] only" "check of something" "$pgmap" check all
 
-echo "1..$nr"
-exit $failed
+finish

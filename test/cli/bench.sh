@@ -5,25 +5,8 @@
 # computed, and leaves the machine as it was. PGMAP is the command under test.
 set -u
 pgmap=${PGMAP:?}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-nr=0
-failed=0
-
-report() {
-    nr=$((nr + 1))
-    [ "$1" = 0 ] || printf 'not '
-    echo "ok $nr - $2"
-    [ "$1" = 0 ] || {
-        failed=1
-        sed 's/^/# /' "$dir/err"
-    }
-}
-
-skip() {
-    nr=$((nr + 1))
-    echo "ok $nr - $1 # SKIP $2"
-}
+# shellcheck source=test/cli/tap.sh
+. "$(dirname "$0")/tap.sh"
 
 may_run=true
 "$pgmap" check --json >/dev/null 2>"$dir/why" || may_run=
@@ -82,5 +65,4 @@ refuse 'no option' sort --fast
 refuse 'say what to measure' sorting
 refuse 'takes only --json' map --size 1G
 
-echo "1..$nr"
-exit $failed
+finish

@@ -6,19 +6,8 @@
 # the suite fast.
 set -u
 pgmap=${PGMAP:?}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-nr=0
-failed=0
-
-report() {
-    nr=$((nr + 1))
-    [ "$1" = 0 ] || {
-        failed=1
-        printf 'not '
-    }
-    echo "ok $nr - $2"
-}
+# shellcheck source=test/cli/tap.sh
+. "$(dirname "$0")/tap.sh"
 
 if "$pgmap" explore --list 2>&1 | grep -q sanitizer; then
     echo "1..0 # SKIP a build with a sanitizer has no explorer"
@@ -124,5 +113,4 @@ refused "whole name of a scenario" --replay 010 R8
 "$pgmap" explore --help | grep -q 'usage: pgmap explore'
 report $? "--help"
 
-echo "1..$nr"
-exit $failed
+finish

@@ -9,19 +9,8 @@
 # shellcheck disable=SC2016,SC2317
 set -u
 pgmap=${PGMAP:?}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-nr=0
-failed=0
-
-report() {
-    nr=$((nr + 1))
-    [ "$1" = 0 ] || {
-        failed=1
-        printf 'not '
-    }
-    echo "ok $nr - $2"
-}
+# shellcheck source=test/cli/tap.sh
+. "$(dirname "$0")/tap.sh"
 
 # within SECONDS CONDITION...: it comes true in time.
 within() {
@@ -337,5 +326,4 @@ pkill -P "$program"
 wait $pid
 report $? "looking changes nothing"
 
-echo "1..$nr"
-exit $failed
+finish

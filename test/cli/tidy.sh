@@ -5,19 +5,10 @@
 # and scripts/symbols.py is broken once in a copy of the tree.
 set -u
 here=$(cd "$(dirname "$0")/../.." && pwd)
-tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
-nr=0
-failed=0
-
-report() {
-    nr=$((nr + 1))
-    [ "$1" = 0 ] || {
-        failed=1
-        printf 'not '
-    }
-    echo "ok $nr - $2"
-}
+# shellcheck source=test/cli/tap.sh
+. "$(dirname "$0")/tap.sh"
+tree=$dir/tree
+mkdir "$tree"
 
 # The tree as it would be merged, without what git ignores.
 (cd "$here" && tar -cf - --exclude=./build --exclude=./.git \
@@ -149,5 +140,4 @@ libraries 'int pgmap_a(void) { return 0; }'
 cp LIB.so PRE.so
 symbols "pgmap_a: exported by PRE.so"
 
-echo "1..$nr"
-exit $failed
+finish

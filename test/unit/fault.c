@@ -283,16 +283,6 @@ TEST(a_stuck_page_that_was_dropped_behind_our_back_is_stuck_no_more)
 	world_close();
 }
 
-static int present_fails(struct pg_mmu *m, uintptr_t va, size_t nr,
-			 uint64_t *bits)
-{
-	(void)m;
-	(void)va;
-	(void)nr;
-	(void)bits;
-	return -EIO;
-}
-
 TEST(a_page_is_there_by_our_books_when_nobody_can_tell)
 {
 	struct pg_mmu_ops ops;

@@ -663,16 +663,6 @@ TEST(R78_release_waits_for_who_holds_a_page_for_a_moment)
 	world_close();
 }
 
-static int present_fails(struct pg_mmu *m, uintptr_t va, size_t nr,
-			 uint64_t *bits)
-{
-	(void)m;
-	(void)va;
-	(void)nr;
-	(void)bits;
-	return -EIO;
-}
-
 static int none_present(struct pg_mmu *m, uintptr_t va, size_t nr,
 			uint64_t *bits)
 {

@@ -17,6 +17,7 @@
 
 #include "bench/bench.h"
 #include "beside.h"
+#include "number_in.h"
 #include "out.h"
 
 #define METRICS_MAX 8
@@ -129,16 +130,7 @@ struct run_all {
 
 static uint64_t pages_swapped_out(void)
 {
-	char line[128];
-	uint64_t v = 0;
-	FILE *f = fopen("/proc/vmstat", "re");
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "pswpout %" SCNu64, &v) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return v;
+	return number_in("/proc/vmstat", "pswpout");
 }
 
 static int run_ours(struct run_all *a, struct result *r)

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The kernel's paging, set up for a comparison and taken down after it. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "bench/bench.h"
+#include "number_in.h"
 
 #define GROUP_V1 "/sys/fs/cgroup/memory"
 #define GROUP_V2 "/sys/fs/cgroup"
@@ -46,24 +46,12 @@ static int write_number(const char *dir, const char *name, uint64_t value)
 	return write_to(dir, name, text);
 }
 
-/* The number behind @key in a file of lines; @key NULL: the first number. */
-static uint64_t number_in(const char *dir, const char *name, const char *key)
+static uint64_t number_at(const char *dir, const char *name, const char *key)
 {
-	char path[256], line[128];
-	uint64_t v = 0;
-	size_t len = key ? strlen(key) : 0;
-	FILE *f;
+	char path[256];
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (!len || (!strncmp(line, key, len) && line[len] == ' ')) {
-			v = strtoull(line + len, NULL, 10);
-			break;
-		}
-	if (f)
-		fclose(f);
-	return v;
+	return number_in(path, key);
 }
 
 static bool is_v1(void)
@@ -115,22 +103,17 @@ static int make_swap(struct peer *p, const char *path)
 static int open_zram(struct peer *p, uint64_t size)
 {
 	char dir[64];
+	uint64_t nr = number_in("/sys/class/zram-control/hot_add", NULL);
 
-	p->zram = -1;
-	if (!access("/sys/class/zram-control/hot_add", R_OK)) {
-		p->zram = (int)number_in("/sys/class/zram-control", "hot_add",
-					 NULL);
-		p->added = p->zram > 0;
-	}
-	if (!p->added)
-		p->zram = 0;
+	p->added = nr != UINT64_MAX;
+	p->zram = p->added ? (int)nr : 0;
 	snprintf(dir, sizeof(dir), "/sys/block/zram%d", p->zram);
 	snprintf(p->disk, sizeof(p->disk), "/dev/zram%d", p->zram);
 	if (access(dir, F_OK)) {
 		p->zram = -1;
 		return say("no zram", "the kernel has none: modprobe zram");
 	}
-	if (number_in(dir, "disksize", NULL)) {
+	if (number_at(dir, "disksize", NULL)) {
 		p->zram = -1;
 		return say(p->disk, "is in use");
 	}
@@ -209,7 +192,7 @@ int peer_enter(const struct peer *p)
 
 uint64_t peer_kills(const struct peer *p)
 {
-	return p->group[0] ? number_in(p->group,
+	return p->group[0] ? number_at(p->group,
 				       is_v1() ? "memory.oom_control"
 					       : "memory.events",
 				       "oom_kill")
