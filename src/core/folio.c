@@ -669,6 +669,7 @@ int pgmap_split_folio(struct pgmap_folio *folio, unsigned int order)
 	struct pgmap *map = pgmap_folio_map(folio);
 	uint32_t flags = pg_load(&folio->flags, relaxed);
 	uint64_t nr, step;
+	bool bad;
 
 	if (!(flags & F_LOCKED) || order >= order_of(flags) ||
 	    order < map->folio_order)
@@ -690,7 +691,10 @@ int pgmap_split_folio(struct pgmap_folio *folio, unsigned int order)
 	for (uint64_t i = step; i < nr; i += step)
 		cut_off(map, folio, i, order);
 	set_order(folio, order);
-	for (uint64_t i = 0; i < nr; i += step) {
+	/* Most have nothing bad. What goes bad after this look is marked by
+	 * pg_memory_failure(), which waits until a piece can be held. */
+	bad = flags & PG_FOLIO_POISON || range_is_bad(folio, order_of(flags));
+	for (uint64_t i = 0; i < nr && bad; i += step) {
 		pg_folio_unmark(folio + i, PG_FOLIO_POISON);
 		if (range_is_bad(folio + i, order))
 			pg_folio_mark(folio + i, PG_FOLIO_POISON);

@@ -270,10 +270,10 @@ X_SCENARIO(N22_R33_overlapping_hand_outs_are_all_or_nothing,
 	   .body = {take_first_three_halves, take_last_three_halves},
 	   .check = somebody_got_it);
 
-static void one_page(void)
+static void hold_alone(unsigned int order)
 {
 	struct pgmap_folio *folio;
-	int ret = pgmap_get_folio(w.map, W_PFN, 0, &folio);
+	int ret = pgmap_get_folio(w.map, W_PFN, order, &folio);
 
 	X_CHECK(!ret || ret == -EBUSY);
 	if (ret)
@@ -284,18 +284,14 @@ static void one_page(void)
 	pgmap_folio_put(folio);
 }
 
+static void one_page(void)
+{
+	hold_alone(0);
+}
+
 static void two_pages(void)
 {
-	struct pgmap_folio *folio;
-	int ret = pgmap_get_folio(w.map, W_PFN, 1, &folio);
-
-	X_CHECK(!ret || ret == -EBUSY);
-	if (ret)
-		return;
-	X_CHECK(x_note(0, 1) == 1);
-	x_note(0, -1);
-	pgmap_folio_unlock(folio);
-	pgmap_folio_put(folio);
+	hold_alone(1);
 }
 
 static void all_as_new(void)
