@@ -162,9 +162,10 @@ static void serve(struct host *h, const struct pg_uffd_event *ev)
 	pg_count(st, fault_ns, ns);
 	pg_count(st, fault_hist[pgmap_hist_bucket(ns)], 1);
 	follow(h, ev->tid);
-	if (pg_load(&h->mm.pool.nr_full, relaxed) < h->mm.pool.keep / 4 &&
-	    pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
-		    pg_load(&h->mm.budget, relaxed) &&
+	if ((pg_load(&h->mm.ahead, relaxed) ||
+	     (pg_load(&h->mm.pool.nr_full, relaxed) < h->mm.pool.keep / 4 &&
+	      pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
+		      pg_load(&h->mm.budget, relaxed))) &&
 	    !pg_load(&h->paused, relaxed))
 		kick(h);
 }
@@ -228,10 +229,13 @@ static void evict_body(void *arg)
 		uint32_t seen = pg_load(&h->kick, acquire);
 		uint64_t now;
 		size_t moved;
+		bool ahead;
 
 		serve_request(h);
 		wake_all(h);
 		moved = resting ? 0 : pg_evict_ahead(&h->mm);
+		/* What comes must not keep what should go from leaving. */
+		ahead = !moved && pg_load_ahead(&h->mm);
 		if (moved ||
 		    pg_mm_used(&h->mm) <= pg_load(&h->mm.budget, relaxed))
 			rest = resting = 0;
@@ -245,7 +249,7 @@ static void evict_body(void *arg)
 				wait = h->hooks.tick(h->hooks.ctx, &h->mm);
 			pg_mm_gauges(&h->mm);
 		}
-		if (!moved)
+		if (!moved && !ahead)
 			/* Parked faults must not wait for a whole tick because
 			 * another writer was there when we looked. */
 			pg_wait(&h->kick, seen,

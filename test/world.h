@@ -49,6 +49,7 @@ struct test_device {
 	void (*on_discard)(uint64_t slot, uint64_t nr);
 	_Atomic(unsigned int) stores, loads, opened;
 	_Atomic(uint64_t) stored; /* pages held */
+	uint32_t unit;		  /* asked for by open; 0: no wish */
 };
 
 /* One at a time is open. */
@@ -57,6 +58,8 @@ static struct test_device tdev;
 static inline int tdev_open(struct pgmap_device_args *args, void **priv)
 {
 	tdev.nr_slots = args->nr_slots;
+	if (tdev.unit)
+		args->unit = tdev.unit;
 	tdev.mem = pg_mem_map(tdev.nr_slots * PAGE);
 	if (!tdev.mem)
 		return -ENOMEM;

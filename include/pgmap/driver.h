@@ -50,6 +50,8 @@ struct pgmap_io {
  * @options:   The text after "NAME:", "" if there was none. Not NULL.
  * @nr_slots:  In: how many slots the caller would like. Out: how many there
  *             are; never more than asked for. Slots cost nothing until used.
+ * @unit:      In: PGMAP_MAX_FOLIO_PAGES, the largest folio that core stores at
+ *             once. Out: a power of two; a driver may ask for smaller ones.
  * @error:     Out, on failure: one line that names the cause and the way out,
  *             without the device's name and without a newline.
  * @error_len: Bytes at @error.
@@ -57,6 +59,7 @@ struct pgmap_io {
 struct pgmap_device_args {
 	const char *options;
 	uint64_t nr_slots;
+	uint32_t unit;
 	char *error;
 	size_t error_len;
 };

@@ -25,7 +25,8 @@ extern "C" {
 	X(hole_faults, "count", "faults on pages that were never written")     \
 	X(loads, "pages", "loaded from the device on a touch")                 \
 	X(prefetched, "pages", "loaded beside a touched page")                 \
-	X(evictions, "pages", "stored on the device and taken out of RAM")     \
+	X(evictions, "pages", "taken out of RAM")                              \
+	X(clean, "pages", "of them not stored: the device held the same")      \
 	X(busy, "pages", "left in RAM because pinned, shared or in flight")    \
 	X(full, "pages", "left in RAM because the device was full")            \
 	X(discards, "pages", "dropped on the device: unmapped or zapped")      \

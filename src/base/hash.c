@@ -4,7 +4,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-uint64_t pg_hash(const void *p, size_t len)
+struct pg_sum pg_hash(const void *p, size_t len)
 {
-	return XXH3_64bits(p, len);
+	XXH128_hash_t h = XXH3_128bits(p, len);
+
+	return (struct pg_sum){h.low64, h.high64};
 }

@@ -12,7 +12,7 @@
 
 struct walk {
 	struct pgmap_mm *mm;
-	uint64_t present, stuck, away, refs, pages, used;
+	uint64_t present, stuck, away, copies, refs, pages, used;
 	const char *broken;
 };
 
@@ -30,13 +30,16 @@ static void check_entry(struct walk *w, uintptr_t va)
 
 	MUST(w, pg_pte_state(e) <= PG_PTE_POISON, "entry");
 	MUST(w, pg_pte_state(e) != PG_PTE_MIGRATING, "R84");
-	if (pg_pte_state(e) == PG_PTE_PRESENT)
+	if (pg_pte_state(e) == PG_PTE_PRESENT) {
 		w->present++;
+		w->copies += pfn != 0;
+	}
 	if (e & PG_PTE_STUCK)
 		w->stuck++;
-	if (pg_pte_state(e) != PG_PTE_DEVICE)
+	if (pg_pte_state(e) == PG_PTE_DEVICE)
+		w->away++;
+	else if (!pfn)
 		return;
-	w->away++;
 	MUST(w, pfn >= dev->first_pfn && pfn < dev->first_pfn + dev->nr_slots,
 	     "R51");
 	if (w->broken)
@@ -126,7 +129,8 @@ static void check_all(struct walk *w)
 	MUST(w, w->present == pg_load(&mm->present, relaxed), "budget");
 	MUST(w, w->stuck == pg_load(&mm->stuck, relaxed), "stuck");
 	MUST(w, w->away == pg_load(&mm->away, relaxed), "R52");
-	MUST(w, w->refs == w->away, "R52");
+	MUST(w, w->copies == pg_load(&mm->copies, relaxed), "R52");
+	MUST(w, w->refs == w->away + w->copies, "R52");
 	MUST(w, pg_map_refs(mm->dev->map) == w->pages, "R11");
 }
 

@@ -106,6 +106,8 @@ int pg_device_open(const struct pgmap_device_ops *ops,
 	uint64_t wanted = args->nr_slots;
 	int ret = -EINVAL;
 
+	args->unit = PGMAP_MAX_FOLIO_PAGES;
+
 	if (!ops->size || ops->size > sizeof(*ops)) {
 		pg_format(args->error, args->error_len,
 			  "the driver was built for a newer pgmap");
@@ -133,7 +135,16 @@ int pg_device_open(const struct pgmap_device_ops *ops,
 			  args->nr_slots, wanted);
 		goto err_close;
 	}
+	if (!args->unit || args->unit & (args->unit - 1) ||
+	    args->unit > PGMAP_MAX_FOLIO_PAGES) {
+		ret = -EINVAL;
+		pg_format(args->error, args->error_len,
+			  "the driver asks for folios of %u pages", args->unit);
+		goto err_close;
+	}
 	dev->nr_slots = args->nr_slots;
+	while (1u << (dev->order + 1) <= args->unit)
+		dev->order++;
 	ret = make_map(dev, migrate_to_ram);
 	if (ret) {
 		pg_format(args->error, args->error_len,
@@ -181,20 +192,33 @@ void pg_device_store(struct pgmap_device *dev, struct pg_device_io *io,
 		io[i].status = scratch[i].status;
 }
 
-int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
-		   char *buf)
+static bool is_intact(struct pgmap_device *dev, const struct pgmap_io *io)
 {
-	struct pgmap_io io = {
-		.slot = pfn - dev->first_pfn, .nr = nr, .buf = buf};
-	int ret = dev->ops.load(dev->priv, &io, 1);
+	for (uint32_t k = 0; k < io->nr && !pg_mutant("no_checksum"); k++)
+		if (!pg_device_holds(dev, dev->first_pfn + io->slot + k,
+				     (char *)io->buf + k * PGMAP_PAGE_SIZE))
+			return false;
+	return true;
+}
 
-	if (ret)
-		return -EIO;
-	for (uint32_t k = 0; k < nr && !pg_mutant("no_checksum"); k++)
-		if (pg_hash(buf + (size_t)k * PGMAP_PAGE_SIZE,
-			    PGMAP_PAGE_SIZE) != dev->sums[io.slot + k])
-			return -EIO;
-	return 0;
+void pg_device_load(struct pgmap_device *dev, struct pgmap_io *io,
+		    unsigned int n)
+{
+	/* A driver that forgets one has failed. */
+	for (unsigned int i = 0; i < n; i++)
+		io[i].status = -EIO;
+	dev->ops.load(dev->priv, io, n);
+	for (unsigned int i = 0; i < n; i++)
+		if (io[i].status || !is_intact(dev, &io[i]))
+			io[i].status = -EIO;
+}
+
+bool pg_device_holds(struct pgmap_device *dev, uint64_t pfn, const char *buf)
+{
+	struct pg_sum is = pg_hash(buf, PGMAP_PAGE_SIZE);
+	struct pg_sum was = dev->sums[pfn - dev->first_pfn];
+
+	return is.lo == was.lo && is.hi == was.hi;
 }
 
 uint64_t pg_device_metadata(struct pgmap_device *dev)

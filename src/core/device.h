@@ -13,6 +13,8 @@
 #include <pgmap/driver.h>
 #include <pgmap/pgmap.h>
 
+#include "base/hash.h"
+
 /** struct pgmap_device - One open device. */
 struct pgmap_device {
 	struct pgmap_device_ops ops; /* core's copy; unknown ones are NULL */
@@ -20,7 +22,8 @@ struct pgmap_device {
 	struct pgmap *map;
 	uint64_t first_pfn; /* of slot 0 */
 	uint64_t nr_slots;
-	uint64_t *sums; /* by slot; valid while the slot is stored */
+	unsigned int order;  /* of the largest folio; set once */
+	struct pg_sum *sums; /* by slot; valid while the slot is stored */
 	struct pgmap_allocator *allocator;
 };
 
@@ -58,10 +61,15 @@ struct pg_device_io {
 void pg_device_store(struct pgmap_device *dev, struct pg_device_io *io,
 		     unsigned int n, char *buf, struct pgmap_io *scratch);
 
-/** pg_device_load() - Load @nr pages from @pfn, inside one folio, and check
- * them. Return: 0; -EIO the device failed or the bytes are not the same. */
-int pg_device_load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr,
-		   char *buf);
+/** pg_device_load() - Load @n runs of pages, each inside one folio, and check
+ * them. Sets every status: 0, or -EIO the device failed or the bytes are not
+ * the same. */
+void pg_device_load(struct pgmap_device *dev, struct pgmap_io *io,
+		    unsigned int n);
+
+/** pg_device_holds() - Is the page at @buf what is stored as @pfn? By its
+ * checksum. Context: holds a reference to the folio. */
+bool pg_device_holds(struct pgmap_device *dev, uint64_t pfn, const char *buf);
 
 /** pg_device_metadata() - Bytes of records and checksums of slots that were
  * ever used. */

@@ -166,6 +166,8 @@ struct pg_buf *pg_evict_buffer(struct pgmap_mm *mm, uint32_t nr)
 		uint32_t missing;
 
 		b = pg_pool_get_full(pool);
+		if (b)
+			pg_buf_choose(b, nr);
 		missing = b ? pg_buf_missing(b, nr) : nr;
 		if (!missing ||
 		    pg_mm_used(mm) + missing <= pg_load(&mm->budget, relaxed) ||

@@ -10,13 +10,16 @@
 #include "core/mm.h"
 #include "core/pagemap.h"
 
+/* Pages that are loaded ahead of a stream at once. */
+#define MOST_AHEAD 1024u
+
 int pg_fault_migrate_to_ram(struct pgmap_fault *f)
 {
-	int ret = pg_migrate_to_ram(f->mm, f->folio, f->pfn, f->va, f->whole);
+	int ret = pg_migrate_to_ram(f->mm, f->folio, f->va, f->whole);
 
 	/* R90: no room for the folio may still be room for the page. */
 	if (ret == -ENOMEM && f->whole && !pg_mutant("no_small_fallback"))
-		ret = pg_migrate_to_ram(f->mm, f->folio, f->pfn, f->va, false);
+		ret = pg_migrate_to_ram(f->mm, f->folio, f->va, false);
 	return ret;
 }
 
@@ -56,8 +59,7 @@ static int give_zeros(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va,
 			run++;
 		if (!run)
 			continue;
-		ret = pg_mmu_give(mm->mmu, at, b->mem + i * PG_PAGE_SIZE, run,
-				  &done);
+		ret = pg_mmu_give(mm->mmu, at, pg_buf_at(b, i), run, &done);
 		pg_buf_mark(&mm->pool, b, (uint32_t)i, (uint32_t)done, false);
 		/* A page that is there already was left by a MADV_FREE. */
 		if (ret == -EEXIST)
@@ -90,7 +92,7 @@ static enum pg_fault_result fault_hole(struct pgmap_mm *mm,
 	}
 	if (!b)
 		return PG_FAULT_OOM;
-	memset(b->mem, 0, nr * PG_PAGE_SIZE);
+	memset(pg_buf_at(b, 0), 0, nr * PG_PAGE_SIZE);
 	pg_pt_lock(&mm->pt, va);
 	ret = give_zeros(mm, b, start, nr);
 	pg_pt_unlock(&mm->pt, va);
@@ -117,6 +119,8 @@ fault_present(struct pgmap_mm *mm, const struct pg_vma *vma, uintptr_t va)
 	if (!ret && !(bit & 1) && pg_pte_state(e) == PG_PTE_PRESENT) {
 		if (e & PG_PTE_STUCK)
 			pg_fetch_sub(&mm->stuck, 1, relaxed);
+		if (pg_pte_value(e))
+			pg_mm_put_copy(mm, pg_pte_value(e));
 		pg_pte_write(&mm->pt, va, PG_PTE_HOLE);
 		pg_fetch_sub(&mm->present, 1, relaxed);
 		gone = true;
@@ -128,31 +132,121 @@ fault_present(struct pgmap_mm *mm, const struct pg_vma *vma, uintptr_t va)
 	return PG_FAULT_DONE;
 }
 
-/*
- * Is @va within a folio's length of one of the latest faults? Then it belongs
- * to a stream, and the rest of its folio will be wanted; a fault far from all
- * others gets its one page, which then also leaves alone: so memory that is
- * used at random comes and goes in pages, and streams in folios.
- */
-static bool is_near(struct pgmap_mm *mm, uintptr_t va)
+/* The stream that a fault on @page goes on with: near its latest fault, or at
+ * most a block behind what was loaded ahead of it. */
+static struct pg_stream *stream_of(struct pgmap_mm *mm, uint64_t page)
 {
-	uint64_t page = va / PG_PAGE_SIZE;
-	uint32_t slot = PG_NR_RECENT;
+	size_t near = pg_block_pages(mm);
 
-	for (uint32_t i = 0; i < PG_NR_RECENT && slot == PG_NR_RECENT; i++) {
-		uint64_t was = pg_load(&mm->recent[i], relaxed);
-		uint64_t apart = page > was ? page - was : was - page;
+	for (uint32_t i = 0; i < PG_NR_STREAMS; i++) {
+		struct pg_stream *s = &mm->stream[i];
+		uint64_t was = pg_load(&s->page, relaxed);
+		uint64_t end = pg_load(&s->end, relaxed);
 
-		if (was && apart <= pg_block_pages(mm))
-			slot = i;
+		if (was && page + near >= was &&
+		    page <= (end > was ? end : was) + near)
+			return s;
 	}
-	if (slot < PG_NR_RECENT) {
-		pg_store(&mm->recent[slot], page, relaxed);
-		return true;
+	return NULL;
+}
+
+/*
+ * Ask for what comes next, twice as much each time. The first block of it is
+ * left out: the fault there tells that the stream goes on, while what lies
+ * behind it is there already.
+ */
+static void ask_ahead(struct pgmap_mm *mm, struct pg_stream *s, uint64_t page)
+{
+	size_t block = pg_block_pages(mm);
+	uint64_t most = pg_load(&mm->budget, relaxed) / 16;
+	uint64_t window = 2 * (uint64_t)pg_load(&s->window, relaxed);
+	uint64_t start = (page / block + 1) * block;
+
+	if (most > MOST_AHEAD)
+		most = MOST_AHEAD;
+	if (window < block)
+		window = block;
+	if (window > most)
+		window = most;
+	if (start < pg_load(&s->end, relaxed))
+		start = pg_load(&s->end, relaxed);
+	window -= window % block;
+	if (!window || pg_mutant("nothing_is_loaded_ahead"))
+		return;
+	start += block;
+	pg_store(&s->window, (uint32_t)window, relaxed);
+	pg_store(&s->end, start + window, relaxed);
+	pg_store(&mm->ahead, start << 12 | window, relaxed);
+}
+
+/*
+ * Does the fault belong to a stream? Then the rest of its block will be wanted,
+ * and what follows it; a fault far from all others gets its one page, which
+ * then also leaves alone: so memory that is used at random comes and goes in
+ * pages, and streams in blocks.
+ */
+static bool in_stream(struct pgmap_mm *mm, uintptr_t va)
+{
+	uint64_t page = va / PG_PAGE_SIZE, was;
+	struct pg_stream *s = stream_of(mm, page);
+	size_t block = pg_block_pages(mm);
+	bool goes_on = s;
+
+	if (!s) {
+		s = &mm->stream[pg_fetch_add(&mm->nr_streams, 1, relaxed) %
+				PG_NR_STREAMS];
+		pg_store(&s->window, 0, relaxed);
+		pg_store(&s->end, 0, relaxed);
 	}
-	slot = pg_fetch_add(&mm->nr_recent, 1, relaxed) % PG_NR_RECENT;
-	pg_store(&mm->recent[slot], page, relaxed);
-	return false;
+	was = pg_load(&s->page, relaxed);
+	pg_store(&s->page, page, relaxed);
+	if (!goes_on)
+		return false;
+	if (page / block > was / block)
+		ask_ahead(mm, s, page);
+	else if (page < was)
+		pg_store(&s->window, 0, relaxed);
+	return true;
+}
+
+/* Bring one page of [@va, @end) that is away, and those around it. Holds
+ * LOCK_MM. Return: where to go on. */
+static uintptr_t load_next(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+{
+	struct pgmap_folio *folio;
+	uint64_t pfn;
+
+	while (va < end &&
+	       pg_pte_state(pg_pte_read(&mm->pt, va)) != PG_PTE_DEVICE)
+		va += PG_PAGE_SIZE;
+	if (va >= end || !pg_mm_find(mm, va) ||
+	    !pg_migrate_get_folio(mm, va, &folio, &pfn))
+		return end;
+	pg_migrate_to_ram(mm, folio, va, true);
+	pgmap_folio_unlock(folio);
+	pgmap_folio_put(folio);
+	return pg_block_of(mm, va) + pg_block_pages(mm) * PG_PAGE_SIZE;
+}
+
+bool pg_load_ahead(struct pgmap_mm *mm)
+{
+	uint64_t asked = pg_load(&mm->ahead, relaxed), rest;
+	uintptr_t va = asked >> 12 << PG_PAGE_SHIFT, end, next;
+
+	if (!asked)
+		return false;
+	/* Never wait for a writer: it may be waiting for our thread. */
+	if (!pg_read_trylock(&mm->lock, LOCK_MM))
+		return false;
+	end = va + (asked & 4095) * PG_PAGE_SIZE;
+	next = load_next(mm, va, end);
+	pg_read_unlock(&mm->lock, LOCK_MM);
+	rest = next < end ? (uint64_t)next >> PG_PAGE_SHIFT << 12 |
+				    (end - next) >> PG_PAGE_SHIFT
+			  : 0;
+	/* Somebody may have asked for something else. */
+	pg_cas(&mm->ahead, &asked, rest, relaxed);
+	return true;
 }
 
 static enum pg_fault_result fault_device(struct pgmap_mm *mm, uintptr_t va,
@@ -165,7 +259,7 @@ static enum pg_fault_result fault_device(struct pgmap_mm *mm, uintptr_t va,
 		pg_count(&mm->stat, retries, 1);
 		return PG_FAULT_PARKED;
 	}
-	f.whole = is_near(mm, va);
+	f.whole = in_stream(mm, va);
 	ret = mm->dev->map->ops.migrate_to_ram(&f);
 	pgmap_folio_unlock(f.folio);
 	pgmap_folio_put(f.folio);

@@ -40,6 +40,10 @@ enum pg_fault_result {
 enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va,
 			      uint32_t flags);
 
+/** pg_load_ahead() - One step of the thread that loads ahead of streams of
+ * faults: a block. Takes LOCK_MM for reading. Return: false: nothing to do. */
+bool pg_load_ahead(struct pgmap_mm *mm);
+
 /** pg_fault_migrate_to_ram() - For pg_device_open(). */
 int pg_fault_migrate_to_ram(struct pgmap_fault *fault);
 

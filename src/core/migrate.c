@@ -13,6 +13,11 @@
 #define WORDS (PG_REGION_PAGES / 64)
 /* How often a page that cannot leave is put back before it is lost. */
 #define GIVE_TRIES 64
+/* Copies on the device are kept while so many of 256 are of use. */
+#define SAME_ENOUGH 64u
+#define PROBE_EVERY 16u
+/* ... and for at most a part of the budget: they take room on the device. */
+#define COPIES_PART 4u
 
 /* A set of pages of one block or folio. */
 struct mask {
@@ -94,6 +99,7 @@ struct out {
 	uint64_t token;
 	struct pg_buf *buf;
 	struct mask pages; /* to move: present ones */
+	struct mask same;  /* of them, what the device holds already */
 	struct mask holes; /* to move: absent ones, as zeros */
 	unsigned int nr_io;
 	bool waited;
@@ -113,6 +119,7 @@ static void out_collect(struct out *o, bool holes)
 		     pg_mutant("collect_takes_migrating"))) {
 			if (e & PG_PTE_STUCK)
 				pg_fetch_sub(&o->mm->stuck, 1, relaxed);
+			o->buf->copy[i] = pg_pte_value(e);
 			if (!pg_mutant("collect_leaves_entries"))
 				pg_pte_write(pt, page(o->va, i),
 					     pg_pte_make(PG_PTE_MIGRATING,
@@ -125,6 +132,14 @@ static void out_collect(struct out *o, bool holes)
 	pg_pt_unlock(pt, o->va);
 }
 
+/* The copy of page @i, if there is one, is of no use any more. */
+static void out_put_copy(struct out *o, size_t i)
+{
+	if (o->buf->copy[i])
+		pg_mm_put_copy(o->mm, o->buf->copy[i]);
+	o->buf->copy[i] = 0;
+}
+
 /* The page is not moved: its entry becomes @state. Holds LOCK_PT. */
 static void out_restore(struct out *o, size_t i, pg_pte_t state)
 {
@@ -134,12 +149,17 @@ static void out_restore(struct out *o, size_t i, pg_pte_t state)
 	if (is_ours(e, o->token)) {
 		if (e & PG_PTE_WAITED)
 			o->waited = true;
+		if (pg_pte_state(state) == PG_PTE_PRESENT)
+			state |= pg_pte_make(0, o->buf->copy[i]);
+		else
+			out_put_copy(o, i);
 		pg_pte_write(pt, page(o->va, i), state);
 		if (state & PG_PTE_STUCK)
 			pg_fetch_add(&o->mm->stuck, 1, relaxed);
 	} else {
 		/* Dropped or unmapped meanwhile, a mark to wake with it. */
 		o->waited = true;
+		out_put_copy(o, i);
 		state = PG_PTE_HOLE;
 	}
 	if (pg_pte_state(state) != PG_PTE_PRESENT)
@@ -155,9 +175,8 @@ static void out_unmap(struct out *o)
 
 	while (mask_run(&o->pages, o->nr, &i, &len)) {
 		size_t done;
-		int ret =
-			pg_mmu_take(mm->mmu, page(o->va, i),
-				    o->buf->mem + i * PG_PAGE_SIZE, len, &done);
+		int ret = pg_mmu_take(mm->mmu, page(o->va, i),
+				      pg_buf_at(o->buf, i), len, &done);
 
 		pg_buf_mark(&mm->pool, o->buf, (uint32_t)i, (uint32_t)done,
 			    true);
@@ -196,7 +215,8 @@ static void out_note_failure(struct pgmap_mm *mm, int status, uint64_t nr)
 static void out_alloc(struct out *o, size_t i, size_t len)
 {
 	struct pgmap_mm *mm = o->mm;
-	unsigned int limit = PGMAP_PMD_ORDER;
+	unsigned int limit =
+		pg_mutant("unit_is_ignored") ? PGMAP_PMD_ORDER : mm->dev->order;
 
 	while (len) {
 		struct pg_device_io *io = &o->buf->io[o->nr_io];
@@ -208,6 +228,8 @@ static void out_alloc(struct out *o, size_t i, size_t len)
 		       !(at & ((2u << order) - 1)) && (size_t)2 << order <= len)
 			order++;
 		ret = pg_device_alloc(mm->dev, order, &io->folio);
+		if (ret == -ENOSPC && !order && pg_mm_drop_copies(mm))
+			continue;
 		if (ret == -ENOSPC && order && !pg_mutant("large_or_none")) {
 			limit = order - 1;
 			continue;
@@ -229,15 +251,58 @@ static void out_alloc(struct out *o, size_t i, size_t len)
 	}
 }
 
+/*
+ * A page that is what the device holds need not be stored again (N60). It has
+ * left the page table, and the kernel refuses to move a page that somebody may
+ * still write to, so nothing can change it any more.
+ */
+static void out_compare(struct out *o)
+{
+	struct pgmap_mm *mm = o->mm;
+	uint32_t nr = 0, nr_same = 0, was = pg_load(&mm->same, relaxed);
+	size_t i, len;
+
+	for (i = 0; mask_run(&o->pages, o->nr, &i, &len); i++) {
+		if (!o->buf->copy[i])
+			continue;
+		nr++;
+		if (!pg_mutant("same_is_stored_again") &&
+		    (pg_device_holds(mm->dev, o->buf->copy[i],
+				     pg_buf_at(o->buf, i)) ||
+		     pg_mutant("same_without_looking"))) {
+			mask_set(&o->same, i);
+			nr_same++;
+		} else {
+			/* Before new space is asked for. */
+			out_put_copy(o, i);
+		}
+	}
+	pg_count(&mm->stat, clean, nr_same);
+	for (; nr; nr--)
+		was += nr_same && nr_same-- ? (256 - was) / 16 : -(was / 16);
+	pg_store(&mm->same, was, relaxed);
+}
+
+static bool is_full(const struct out *o)
+{
+	for (unsigned int r = 0; r < o->nr_io; r++)
+		if (o->buf->io[r].status == -ENOSPC)
+			return true;
+	return false;
+}
+
 static void out_copy(struct out *o)
 {
 	struct mask all = o->pages;
 	size_t i, len;
 
+	for (i = 0; i < WORDS; i++)
+		all.w[i] &= ~o->same.w[i];
+
 	for (i = 0; mask_run(&o->holes, o->nr, &i, &len); i += len) {
 		/* R57: never what the page held in an earlier life. */
 		if (!pg_mutant("hole_not_cleared"))
-			__builtin_memset(o->buf->mem + i * PG_PAGE_SIZE, 0,
+			__builtin_memset(pg_buf_at(o->buf, i), 0,
 					 len * PG_PAGE_SIZE);
 		for (size_t k = i; k < i + len; k++)
 			mask_set(&all, k);
@@ -246,9 +311,15 @@ static void out_copy(struct out *o)
 		out_alloc(o, i, len);
 	pg_device_store(o->mm->dev, o->buf->io, o->nr_io, o->buf->mem,
 			o->buf->dio);
+	if (is_full(o) && pg_mm_drop_copies(o->mm))
+		for (unsigned int r = 0; r < o->nr_io; r++)
+			if (o->buf->io[r].status)
+				pg_device_store(o->mm->dev, &o->buf->io[r], 1,
+						o->buf->mem, o->buf->dio);
 }
 
-/* R81, R84: publish page @i of the run as @pfn, if it is still ours. */
+/* R81, R84: publish page @i of the run as @pfn, if it is still ours. @folio:
+ * NULL if @pfn is the copy that it had. */
 static bool out_publish(struct out *o, struct pgmap_folio *folio, size_t i,
 			uint64_t pfn)
 {
@@ -269,9 +340,15 @@ static bool out_publish(struct out *o, struct pgmap_folio *folio, size_t i,
 		mask_clear(&o->pages, i);
 		pg_fetch_sub(&mm->present, 1, relaxed);
 	}
-	if (!pg_mutant("mapping_without_reference"))
-		pgmap_folio_get(folio);
-	pg_fetch_add(&folio->mapcount, 1, relaxed);
+	if (folio) {
+		if (!pg_mutant("mapping_without_reference"))
+			pgmap_folio_get(folio);
+		pg_fetch_add(&folio->mapcount, 1, relaxed);
+	} else {
+		/* The reference that the entry held before. */
+		o->buf->copy[i] = 0;
+		pg_fetch_sub(&mm->copies, 1, relaxed);
+	}
 	pg_pte_write(&mm->pt, va, pg_pte_make(PG_PTE_DEVICE, pfn));
 	pg_fetch_add(&mm->away, 1, relaxed);
 	return true;
@@ -290,8 +367,7 @@ static enum pg_pte_state out_give_back(struct out *o, size_t i)
 	if (pg_mutant("not_given_back"))
 		return PG_PTE_PRESENT;
 	for (int try = 0; try < GIVE_TRIES && !done; try++) {
-		ret = pg_mmu_give(mm->mmu, va, o->buf->mem + i * PG_PAGE_SIZE,
-				  1, &done);
+		ret = pg_mmu_give(mm->mmu, va, pg_buf_at(o->buf, i), 1, &done);
 		if (ret == -EEXIST)
 			return PG_PTE_PRESENT;
 		if (ret == -ENOENT)
@@ -331,6 +407,9 @@ static size_t out_finalize(struct out *o)
 			io->folio = NULL;
 		}
 	}
+	for (size_t i = 0; mask_run(&o->same, o->nr, &i, &len); i++) {
+		moved += out_publish(o, NULL, i, o->buf->copy[i]);
+	}
 	/* What is left in pages goes back where it came from. */
 	for (size_t i = 0; mask_run(&o->pages, o->nr, &i, &len); i++) {
 		out_restore(o, i, out_give_back(o, i));
@@ -355,11 +434,14 @@ size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 	size_t moved;
 
 	o.token = new_token(mm);
-	out_collect(&o, holes);
-	if (!mask_any(&o.pages) && !mask_any(&o.holes))
-		return 0;
 	o.buf = pg_pool_get_empty(&mm->pool);
+	out_collect(&o, holes);
+	if (!mask_any(&o.pages) && !mask_any(&o.holes)) {
+		pg_pool_put(&mm->pool, o.buf);
+		return 0;
+	}
 	out_unmap(&o);
+	out_compare(&o);
 	if (mask_any(&o.holes) && pg_buf_fill(&mm->pool, o.buf, (uint32_t)nr))
 		o.holes = (struct mask){0};
 	out_copy(&o);
@@ -372,87 +454,140 @@ size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 
 struct in {
 	struct pgmap_mm *mm;
-	struct pgmap_folio *folio;
-	uint64_t pfn; /* of page 0 below */
 	uintptr_t va; /* of page 0 below */
 	size_t nr;
 	uint64_t token;
-	struct pg_buf *buf;
+	struct pg_buf *buf; /* copy: the pfn of each page; io: other folios */
 	struct mask pages;
 	struct mask lost;
 	uint32_t nr_pages;
+	unsigned int nr_io;
+	bool keep; /* the device keeps what it holds: see keeps_copies() */
 };
 
-/* Take the entries that name our pages; the references they held go, ours
- * stays. Holds LOCK_PT. */
-static void in_collect(struct in *n)
+/* R79: exactly the reference of whoever moves it, and one for each page that
+ * is mapped: nobody else looks at the folio. */
+static bool in_freeze(struct pgmap_folio *folio)
+{
+	uint32_t expected = 1 + pg_load(&folio->mapcount, relaxed);
+
+	if (!pg_folio_freeze(folio, expected))
+		return false;
+	pg_folio_unfreeze(folio, expected);
+	return true;
+}
+
+/* Is @folio, which an entry names, ours to move? Takes it if it can be had at
+ * once. Holds LOCK_PT. */
+static bool in_take(struct in *n, struct pgmap_folio *folio,
+		    struct pgmap_folio *first)
+{
+	struct pg_device_io *io = n->buf->io;
+
+	if (folio == first || (n->nr_io && io[n->nr_io - 1].folio == folio))
+		return true;
+	if (!pgmap_folio_trylock(folio))
+		return false;
+	pgmap_folio_get(folio);
+	if (in_freeze(folio)) {
+		io[n->nr_io++].folio = folio;
+		return true;
+	}
+	pgmap_folio_unlock(folio);
+	pgmap_folio_put(folio);
+	return false;
+}
+
+static void in_put_folios(struct in *n)
+{
+	while (n->nr_io) {
+		struct pgmap_folio *folio = n->buf->io[--n->nr_io].folio;
+
+		pgmap_folio_unlock(folio);
+		pgmap_folio_put(folio);
+	}
+}
+
+/* Take the entries of the run that name the device, with the references they
+ * hold: those of @first, and of what other folios can be had. Holds LOCK_PT. */
+static void in_collect(struct in *n, struct pgmap_folio *first)
 {
 	struct pg_pt *pt = &n->mm->pt;
 
 	for (size_t i = 0; i < n->nr; i++) {
 		pg_pte_t e = pg_pte_read(pt, page(n->va, i));
+		uint64_t pfn = pg_pte_value(e);
 
-		if (e != pg_pte_make(PG_PTE_DEVICE, n->pfn + i))
+		if (pg_pte_state(e) != PG_PTE_DEVICE ||
+		    !in_take(n, pg_map_head(n->mm->dev->map, pfn), first))
 			continue;
 		pg_pte_write(pt, page(n->va, i),
 			     pg_pte_make(PG_PTE_MIGRATING, n->token));
+		n->buf->copy[i] = pfn;
 		mask_set(&n->pages, i);
 		n->nr_pages++;
 	}
-	if (!n->nr_pages)
-		return;
-	pg_fetch_sub(&n->folio->mapcount, n->nr_pages, relaxed);
-	pg_folio_put_many(n->folio, n->nr_pages);
 }
 
-/* The opposite, for pages [i, i + len) that stay. Holds LOCK_PT. Pages whose
- * entry was changed meanwhile are forgotten: they were dropped. */
-static void in_restore(struct in *n, size_t i, size_t len)
+/* The opposite, for pages that stay. Holds LOCK_PT. Pages whose entry was
+ * changed meanwhile are forgotten: they were dropped. */
+static void in_restore(struct in *n)
 {
 	struct pg_pt *pt = &n->mm->pt;
+	size_t i = 0, len;
 
-	for (; len--; i++) {
-		if (!mask_has(&n->pages, i))
-			continue;
+	for (; mask_run(&n->pages, n->nr, &i, &len); i++) {
 		mask_clear(&n->pages, i);
 		if (!is_ours(pg_pte_read(pt, page(n->va, i)), n->token)) {
 			pg_fetch_sub(&n->mm->away, 1, relaxed);
+			pg_mm_put_page(n->mm, n->buf->copy[i]);
 			continue;
 		}
-		pgmap_folio_get(n->folio);
-		pg_fetch_add(&n->folio->mapcount, 1, relaxed);
 		pg_pte_write(pt, page(n->va, i),
-			     pg_pte_make(PG_PTE_DEVICE, n->pfn + i));
+			     pg_pte_make(PG_PTE_DEVICE, n->buf->copy[i]));
 	}
-}
-
-/* R79: exactly our reference and one for each page that stays mapped. */
-static bool in_freeze(struct in *n)
-{
-	uint32_t expected = 1 + pg_load(&n->folio->mapcount, relaxed);
-
-	if (!pg_folio_freeze(n->folio, expected))
-		return false;
-	pg_folio_unfreeze(n->folio, expected);
-	return true;
 }
 
 /* Load what was collected; pages that cannot be had go to lost. */
 static void in_copy(struct in *n)
 {
 	struct pgmap_mm *mm = n->mm;
+	const uint64_t *pfn = n->buf->copy;
+	unsigned int nr_io = 0;
 	size_t i = 0, len;
 
+	/* A piece for each run inside one folio. */
 	for (; mask_run(&n->pages, n->nr, &i, &len); i += len) {
-		char *to = n->buf->mem + i * PG_PAGE_SIZE;
+		size_t k = 1;
 
-		if (!pg_device_load(mm->dev, n->pfn + i, (uint32_t)len, to))
+		while (k < len && pfn[i + k] == pfn[i] + k &&
+		       pg_map_head(mm->dev->map, pfn[i + k]) ==
+			       pg_map_head(mm->dev->map, pfn[i]))
+			k++;
+		len = k;
+		n->buf->dio[nr_io++] =
+			(struct pgmap_io){.slot = pfn[i] - mm->dev->first_pfn,
+					  .nr = (uint32_t)len,
+					  .buf = pg_buf_at(n->buf, i)};
+	}
+	pg_device_load(mm->dev, n->buf->dio, nr_io);
+	for (unsigned int r = 0; r < nr_io; r++) {
+		struct pgmap_io *io = &n->buf->dio[r];
+
+		if (!io->status)
 			continue;
 		pg_count(&mm->stat, io_errors, 1);
-		for (size_t k = i; k < i + len; k++)
-			if (pg_device_load(mm->dev, n->pfn + k, 1,
-					   n->buf->mem + k * PG_PAGE_SIZE))
-				mask_set(&n->lost, k);
+		for (size_t k = 0; k < io->nr; k++) {
+			char *at = (char *)io->buf + k * PG_PAGE_SIZE;
+			struct pgmap_io one = {
+				.slot = io->slot + k, .nr = 1, .buf = at};
+
+			pg_device_load(mm->dev, &one, 1);
+			if (one.status)
+				mask_set(&n->lost,
+					 (size_t)(at - pg_buf_at(n->buf, 0)) /
+						 PG_PAGE_SIZE);
+		}
 	}
 }
 
@@ -461,11 +596,19 @@ static void in_arrived(struct in *n, size_t i, enum pg_pte_state state)
 {
 	struct pgmap_mm *mm = n->mm;
 
+	pg_pte_t e = state;
+
 	mask_clear(&n->pages, i);
 	pg_fetch_sub(&mm->away, 1, relaxed);
 	if (state == PG_PTE_PRESENT)
 		pg_fetch_add(&mm->present, 1, relaxed);
-	pg_pte_write(&mm->pt, page(n->va, i), state);
+	if (state == PG_PTE_PRESENT && n->keep) {
+		e = pg_pte_make(state, n->buf->copy[i]);
+		pg_fetch_add(&mm->copies, 1, relaxed);
+	} else {
+		pg_mm_put_page(mm, n->buf->copy[i]);
+	}
+	pg_pte_write(&mm->pt, page(n->va, i), e);
 }
 
 /* Give pages [i, i + len), which are all ours. Holds LOCK_PT. */
@@ -475,9 +618,8 @@ static int in_give(struct in *n, size_t i, size_t len)
 
 	while (len) {
 		size_t done;
-		int ret =
-			pg_mmu_give(mm->mmu, page(n->va, i),
-				    n->buf->mem + i * PG_PAGE_SIZE, len, &done);
+		int ret = pg_mmu_give(mm->mmu, page(n->va, i),
+				      pg_buf_at(n->buf, i), len, &done);
 
 		pg_buf_mark(&mm->pool, n->buf, (uint32_t)i, (uint32_t)done,
 			    false);
@@ -530,28 +672,34 @@ static int in_finalize(struct in *n)
 			ret = in_give(n, i, len);
 		i += len;
 	}
-	in_restore(n, 0, n->nr);
+	in_restore(n);
 	pg_pt_unlock(pt, n->va);
 	return ret;
 }
 
-/* Limit to the folio, to the 2 MB region and to one page if so wanted. */
-static void in_range(struct in *n, uint64_t pfn, uintptr_t va, bool whole)
+static bool is_away(struct pgmap_mm *mm, uintptr_t va)
 {
-	uint64_t head = pgmap_folio_pfn(n->folio);
-	size_t nr = (size_t)1 << pgmap_folio_order(n->folio);
-	uintptr_t region = va & ~(PG_REGION_SIZE - 1);
-	size_t before = whole && !pg_mutant("page_by_page") ? pfn - head : 0;
-	size_t after =
-		whole && !pg_mutant("page_by_page") ? head + nr - 1 - pfn : 0;
+	return pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_DEVICE;
+}
 
-	if (before > (va - region) / PG_PAGE_SIZE)
-		before = (va - region) / PG_PAGE_SIZE;
-	if (after > (region + PG_REGION_SIZE - va) / PG_PAGE_SIZE - 1)
-		after = (region + PG_REGION_SIZE - va) / PG_PAGE_SIZE - 1;
-	n->pfn = pfn - before;
-	n->va = va - before * PG_PAGE_SIZE;
-	n->nr = before + 1 + after;
+/* One page, or from the first to the last that is away in its block. */
+static void in_range(struct in *n, uintptr_t va, bool whole)
+{
+	struct pgmap_mm *mm = n->mm;
+	uintptr_t lo = pg_block_of(mm, va);
+	uintptr_t hi = lo + pg_block_pages(mm) * PG_PAGE_SIZE;
+	uintptr_t end = va + PG_PAGE_SIZE;
+
+	if (!whole || pg_mutant("page_by_page")) {
+		lo = va;
+		hi = end;
+	}
+	while (lo < va && !is_away(mm, lo))
+		lo += PG_PAGE_SIZE;
+	while (hi > end && !is_away(mm, hi - PG_PAGE_SIZE))
+		hi -= PG_PAGE_SIZE;
+	n->va = lo;
+	n->nr = (hi - lo) / PG_PAGE_SIZE;
 }
 
 bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
@@ -582,36 +730,48 @@ bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
 	return locked;
 }
 
-int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
-		      uint64_t pfn, uintptr_t va, bool whole)
+/* Where most pages are changed before they leave, a copy only costs space; one
+ * load of a few goes to find out whether that is still so. */
+static bool keeps_copies(const struct pgmap_mm *mm, uint64_t token)
 {
-	struct in n = {.mm = mm, .folio = folio};
-	int ret;
+	return !pg_load(&mm->short_of_space, relaxed) &&
+	       pg_load(&mm->copies, relaxed) <
+		       pg_load(&mm->budget, relaxed) / COPIES_PART &&
+	       (pg_mutant("copies_are_always_kept") ||
+		pg_load(&mm->same, relaxed) >= SAME_ENOUGH ||
+		token % PROBE_EVERY == 0);
+}
+
+int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
+		      uintptr_t va, bool whole)
+{
+	struct in n = {.mm = mm};
+	int ret = -EAGAIN;
 
 	pg_bug_on(!pg_folio_is_locked(folio));
-	in_range(&n, pfn, va, whole);
+	in_range(&n, va, whole);
 	n.buf = pg_evict_buffer(mm, (uint32_t)n.nr);
 	if (!n.buf)
 		return -ENOMEM;
 	n.token = new_token(mm);
+	/* One page out of a large folio: the next time it shall come by itself,
+	 * which is faster, and let go of the rest. */
+	n.keep = (whole || !pgmap_folio_order(folio)) &&
+		 keeps_copies(mm, n.token);
 	pg_pt_lock(&mm->pt, va);
-	in_collect(&n);
-	if (!n.nr_pages || !in_freeze(&n)) {
-		in_restore(&n, 0, n.nr);
-		pg_pt_unlock(&mm->pt, va);
-		pg_pool_put(&mm->pool, n.buf);
-		/* Whoever saw our migration entries must look again. */
-		pg_mmu_wake(mm->mmu, n.va, n.nr);
-		return -EAGAIN;
-	}
+	if (in_freeze(folio))
+		in_collect(&n, folio);
 	pg_pt_unlock(&mm->pt, va);
-	in_copy(&n);
-	ret = in_finalize(&n);
-	pg_count(&mm->stat, loads, 1);
-	pg_count(&mm->stat, prefetched, n.nr_pages - 1);
+	if (n.nr_pages) {
+		in_copy(&n);
+		ret = in_finalize(&n);
+		pg_count(&mm->stat, loads, 1);
+		pg_count(&mm->stat, prefetched, n.nr_pages - 1);
+		pg_evict_note(mm, va);
+	}
+	in_put_folios(&n);
+	/* Whoever saw our migration entries must look again. */
 	pg_mmu_wake(mm->mmu, n.va, n.nr);
-	pg_evict_note(mm, n.va);
-	pg_evict_note(mm, page(n.va, n.nr - 1));
 	pg_pool_put(&mm->pool, n.buf);
 	return ret;
 }

@@ -46,16 +46,16 @@ bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
 			  struct pgmap_folio **folio, uint64_t *pfn);
 
 /**
- * pg_migrate_to_ram() - Bring back what a folio holds around an address.
- * @folio: Locked, with a reference of the caller's; both stay the caller's.
- * @va:    An address whose entry names page @pfn of the folio.
- * @whole: All pages of the folio that lie around @va as in the folio, inside
- *         its 2 MB region; otherwise the one page only.
+ * pg_migrate_to_ram() - Bring back the page at an address.
+ * @folio: What its entry names. Locked, with a reference of the caller's; both
+ *         stay the caller's.
+ * @whole: And the pages around it that are away, in its block, as far as their
+ *         folios can be had at once.
  *
  * Holds LOCK_MM. Return: 0 when the page at @va is there, or lost and
  * poisoned; -EAGAIN the entry or the folio changed: look again; -ENOMEM.
  */
 int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
-		      uint64_t pfn, uintptr_t va, bool whole);
+		      uintptr_t va, bool whole);
 
 #endif

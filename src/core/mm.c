@@ -273,10 +273,65 @@ static bool next_part(const struct pgmap_mm *mm, uintptr_t va, uintptr_t end,
 	return true;
 }
 
+void pg_mm_put_page(struct pgmap_mm *mm, uint64_t pfn)
+{
+	/* R95: the page named in the entry, and no other (R51). */
+	struct pgmap_folio *folio = pg_map_head(mm->dev->map, pfn);
+
+	if (pg_mutant("tail_taken_for_head"))
+		folio = pg_map_folio(mm->dev->map, pfn);
+	pg_fetch_sub(&folio->mapcount, 1, relaxed);
+	if (!pg_mutant("unmap_keeps_the_reference"))
+		pgmap_folio_put(folio);
+}
+
+void pg_mm_put_copy(struct pgmap_mm *mm, uint64_t pfn)
+{
+	pg_fetch_sub(&mm->copies, 1, relaxed);
+	pg_mm_put_page(mm, pfn);
+}
+
+/* [@start, @end) lies in one region. */
+static size_t drop_copies_in(struct pgmap_mm *mm, uintptr_t start,
+			     uintptr_t end)
+{
+	size_t nr = 0;
+
+	pg_pt_lock(&mm->pt, start);
+	for (uintptr_t va = start; pg_pt_used(&mm->pt, start) && va < end;
+	     va += PG_PAGE_SIZE) {
+		pg_pte_t e = pg_pte_read(&mm->pt, va);
+
+		if (pg_pte_state(e) != PG_PTE_PRESENT || !pg_pte_value(e))
+			continue;
+		pg_pte_write(&mm->pt, va, pg_pte_flags(e));
+		pg_mm_put_copy(mm, pg_pte_value(e));
+		nr++;
+	}
+	pg_pt_unlock(&mm->pt, start);
+	return nr;
+}
+
+size_t pg_mm_drop_copies(struct pgmap_mm *mm)
+{
+	size_t nr = 0;
+
+	for (uint32_t i = 0;
+	     i < mm->nr_vma && !pg_mutant("copies_fill_the_device"); i++)
+		for (uintptr_t va = mm->vma[i].start, end;
+		     va < mm->vma[i].end && pg_load(&mm->copies, relaxed);
+		     va = end) {
+			end = (va | (PG_REGION_SIZE - 1)) + 1;
+			if (end > mm->vma[i].end)
+				end = mm->vma[i].end;
+			nr += drop_copies_in(mm, va, end);
+		}
+	return nr;
+}
+
 static void drop_entry(struct pgmap_mm *mm, uintptr_t va)
 {
 	pg_pte_t e = pg_pte_read(&mm->pt, va);
-	struct pgmap_folio *folio;
 
 	switch (pg_pte_state(e)) {
 	case PG_PTE_HOLE:
@@ -285,16 +340,12 @@ static void drop_entry(struct pgmap_mm *mm, uintptr_t va)
 		if (e & PG_PTE_STUCK)
 			pg_fetch_sub(&mm->stuck, 1, relaxed);
 		pg_fetch_sub(&mm->present, 1, relaxed);
+		if (pg_pte_value(e) && !pg_mutant("copy_outlives_its_page"))
+			pg_mm_put_copy(mm, pg_pte_value(e));
 		break;
 	case PG_PTE_DEVICE:
-		/* R95: the page named in the entry, and no other (R51). */
-		folio = pg_map_head(mm->dev->map, pg_pte_value(e));
-		if (pg_mutant("tail_taken_for_head"))
-			folio = pg_map_folio(mm->dev->map, pg_pte_value(e));
 		pg_fetch_sub(&mm->away, 1, relaxed);
-		pg_fetch_sub(&folio->mapcount, 1, relaxed);
-		if (!pg_mutant("unmap_keeps_the_reference"))
-			pgmap_folio_put(folio);
+		pg_mm_put_page(mm, pg_pte_value(e));
 		pg_count(&mm->stat, discards, 1);
 		break;
 	case PG_PTE_MIGRATING:
@@ -326,7 +377,7 @@ static int load_page(struct pgmap_mm *mm, uintptr_t va)
 		}
 		if (!pg_migrate_get_folio(mm, va, &folio, &pfn))
 			continue;
-		ret = pg_migrate_to_ram(mm, folio, pfn, va, true);
+		ret = pg_migrate_to_ram(mm, folio, va, true);
 		pgmap_folio_unlock(folio);
 		pgmap_folio_put(folio);
 		if (ret && ret != -EAGAIN)
@@ -453,6 +504,7 @@ int pg_mm_abandon(struct pgmap_mm *mm, int (*put)(uintptr_t va, void *page))
 {
 	char *buf = pg_mem_map(PG_PAGE_SIZE);
 	int ret = buf ? 0 : -ENOMEM;
+	struct pgmap_io io;
 
 	for (uint32_t i = 0; i < mm->nr_vma && !ret; i++) {
 		struct pg_vma v = mm->vma[i];
@@ -465,9 +517,12 @@ int pg_mm_abandon(struct pgmap_mm *mm, int (*put)(uintptr_t va, void *page))
 				ret = -EIO;
 			if (pg_pte_state(e) != PG_PTE_DEVICE)
 				continue;
-			ret = pg_device_load(mm->dev, pg_pte_value(e), 1, buf);
-			if (!ret)
-				ret = put(va, buf);
+			io = (struct pgmap_io){.slot = pg_pte_value(e) -
+						       mm->dev->first_pfn,
+					       .nr = 1,
+					       .buf = buf};
+			pg_device_load(mm->dev, &io, 1);
+			ret = io.status ? io.status : put(va, buf);
 		}
 	}
 	pg_mem_unmap(buf, PG_PAGE_SIZE);
@@ -501,6 +556,11 @@ void pg_mm_gauges(struct pgmap_mm *mm)
 		 relaxed);
 	pg_store(&st->device_host, u.host_bytes, relaxed);
 	pg_store(&st->device_media, u.media_bytes, relaxed);
+	/* Nearer to its limit than an eighth. */
+	pg_store(&mm->short_of_space,
+		 (u.host_bytes > u.media_bytes ? u.host_bytes : u.media_bytes) >
+			 u.limit_bytes - u.limit_bytes / 8,
+		 relaxed);
 	pg_gauge_raise(&st->peak_managed, present + away);
 	pg_gauge_raise(&st->peak_resident, present + pool);
 	pg_gauge_raise(&st->peak_away, away);

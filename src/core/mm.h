@@ -16,7 +16,15 @@
 
 #define PG_MAX_VMAS 65536u
 /* Streams of faults that are told apart. */
-#define PG_NR_RECENT 16u
+#define PG_NR_STREAMS 16u
+
+/** struct pg_stream - Where faults follow each other. Relaxed; a lost update
+ * costs a page or two. */
+struct pg_stream {
+	pg_atomic64 page;   /* number of the latest one; 0: unused */
+	pg_atomic64 end;    /* of what is loaded ahead */
+	pg_atomic32 window; /* pages that were asked for last */
+};
 
 /** struct pg_vma - A managed range. */
 struct pg_vma {
@@ -38,18 +46,24 @@ struct pgmap_mm {
 	struct pg_pool pool;
 	struct pg_queue queue;
 
-	/* Page numbers of the latest device faults: see is_near(). Relaxed;
-	 * a lost update costs a page or two. */
-	pg_atomic64 recent[PG_NR_RECENT];
-	pg_atomic32 nr_recent;
+	struct pg_stream stream[PG_NR_STREAMS];
+	pg_atomic32 nr_streams; /* relaxed */
+	/* To load ahead: page number << 12 | pages; 0: nothing. The latest
+	 * request replaces what was not begun. Relaxed. */
+	pg_atomic64 ahead;
 
 	pg_atomic64 budget;  /* pages; relaxed */
 	pg_atomic64 present; /* entries that are PRESENT or on their way out */
 	pg_atomic64 away;    /* entries that are DEVICE or on their way in */
 	pg_atomic64 stuck;   /* of present, those marked STUCK; relaxed */
-	pg_atomic64 token;   /* of the last migration; relaxed */
-	pg_atomic32 parked;  /* a fault was dropped for the write lock; seq_cst:
-			      * see pg_fault() and pgmap_mm_change_end() */
+	pg_atomic64 copies;  /* of present, those with a copy; relaxed */
+	/* Of 256 pages with a copy that left lately, how many were the same;
+	 * relaxed, a lost update is no matter. */
+	pg_atomic32 same;
+	pg_atomic32 short_of_space; /* the device is nearly full; relaxed */
+	pg_atomic64 token;	    /* of the last migration; relaxed */
+	pg_atomic32 parked; /* a fault was dropped for the write lock; seq_cst:
+			     * see pg_fault() and pgmap_mm_change_end() */
 	pg_atomic32 hopeless; /* faults that do not try to evict; relaxed */
 	pg_atomic32 warned;   /* said that the device is full; relaxed */
 	struct pg_stat stat;
@@ -80,6 +94,15 @@ int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
 	       struct pgmap_device *dev, uint64_t budget, uint64_t folio_size);
 /** pg_mm_fini() - Free it. What is still on the device is dropped. */
 void pg_mm_fini(struct pgmap_mm *mm);
+
+/** pg_mm_put_page() - An entry does not name page @pfn of the device any more:
+ * its reference goes (R52). */
+void pg_mm_put_page(struct pgmap_mm *mm, uint64_t pfn);
+/** pg_mm_put_copy() - The same, where the entry is PRESENT. */
+void pg_mm_put_copy(struct pgmap_mm *mm, uint64_t pfn);
+/** pg_mm_drop_copies() - Forget the copies on the device of all pages that are
+ * in RAM, to make room there. Takes LOCK_PT. Return: how many. */
+size_t pg_mm_drop_copies(struct pgmap_mm *mm);
 
 /** pg_mm_find() - The range that has @va, or NULL. Holds LOCK_MM. */
 const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va);

@@ -63,6 +63,7 @@ static void drop_pages(struct pg_pool *p, struct pg_buf *b)
 {
 	if (b->filled)
 		pg_mmu_pool_drop(p->mmu, b->mem, b->nr);
+	b->first = 0;
 	pg_buf_mark(p, b, 0, b->nr, false);
 }
 
@@ -86,8 +87,10 @@ struct pg_buf *pg_pool_get_empty(struct pg_pool *p)
 		pg_lock(&p->lock, LOCK_POOL);
 		b = pop(p, &p->empty);
 		pg_unlock(&p->lock, LOCK_POOL);
-		if (b)
+		if (b) {
+			b->first = 0;
 			return b;
+		}
 		b = pg_pool_get_full(p);
 		if (b) {
 			drop_pages(p, b);
@@ -132,9 +135,25 @@ uint32_t pg_buf_missing(const struct pg_buf *b, uint32_t nr)
 
 	if (b->filled == b->nr)
 		return 0;
-	for (uint32_t i = 0; i < nr; i++)
+	for (uint32_t i = b->first; i < b->first + nr; i++)
 		n += !is_there(b, i);
 	return n;
+}
+
+void pg_buf_choose(struct pg_buf *b, uint32_t nr)
+{
+	uint32_t there = 0, most = 0, first = 0;
+
+	for (uint32_t i = 0; i < b->nr && most < nr; i++) {
+		there += is_there(b, i);
+		if (i >= nr)
+			there -= is_there(b, i - nr);
+		if (i + 1 >= nr && there > most) {
+			most = there;
+			first = i + 1 - nr;
+		}
+	}
+	b->first = pg_mutant("room_from_the_start") ? 0 : first;
 }
 
 int pg_buf_fill(struct pg_pool *p, struct pg_buf *b, uint32_t nr)
@@ -143,18 +162,18 @@ int pg_buf_fill(struct pg_pool *p, struct pg_buf *b, uint32_t nr)
 
 	if (!pg_buf_missing(b, nr))
 		return 0;
-	ret = pg_mmu_pool_fill(p->mmu, b->mem, nr);
+	ret = pg_mmu_pool_fill(p->mmu, pg_buf_at(b, 0), nr);
 	if (!ret)
 		pg_buf_mark(p, b, 0, nr, true);
 	return ret;
 }
 
-void pg_buf_mark(struct pg_pool *p, struct pg_buf *b, uint32_t first,
-		 uint32_t nr, bool there)
+void pg_buf_mark(struct pg_pool *p, struct pg_buf *b, uint32_t i, uint32_t nr,
+		 bool there)
 {
 	uint32_t was = b->filled;
 
-	for (uint32_t i = first; i < first + nr; i++) {
+	for (i += b->first; nr--; i++) {
 		if (is_there(b, i) == there)
 			continue;
 		b->bits[i / 64] ^= (uint64_t)1 << (i % 64);

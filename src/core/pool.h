@@ -28,8 +28,10 @@ struct pg_buf {
 	uint64_t bits[PG_BUF_WORDS]; /* which */
 	uint32_t next;		     /* LOCK_POOL: free list, index + 1 */
 	/* Scratch for whoever holds it. */
+	uint32_t first; /* where what pg_evict_buffer() gave begins */
 	struct pg_device_io io[PGMAP_MAX_FOLIO_PAGES];
 	struct pgmap_io dio[PGMAP_MAX_FOLIO_PAGES];
+	uint64_t copy[PGMAP_MAX_FOLIO_PAGES]; /* pfn of each page's copy; 0 */
 };
 
 struct pg_pool {
@@ -60,13 +62,22 @@ struct pg_buf *pg_pool_get_full(struct pg_pool *p);
 void pg_pool_put(struct pg_pool *p, struct pg_buf *b);
 /** pg_pool_put_empty() - As pg_pool_put(), but drop its pages. */
 void pg_pool_put_empty(struct pg_pool *p, struct pg_buf *b);
-/** pg_buf_fill() - Make pages [0, nr) of @b present. Return: 0 or -ENOMEM. */
+/** pg_buf_choose() - Set @b->first so that as many as can be of @nr pages from
+ * there on are present. */
+void pg_buf_choose(struct pg_buf *b, uint32_t nr);
+/** pg_buf_at() - The memory of page @first + @i. */
+static inline char *pg_buf_at(const struct pg_buf *b, size_t i)
+{
+	return b->mem + (b->first + i) * PG_PAGE_SIZE;
+}
+/** pg_buf_fill() - Make @nr pages from @first on present. Return: 0 or -ENOMEM.
+ */
 int pg_buf_fill(struct pg_pool *p, struct pg_buf *b, uint32_t nr);
-/** pg_buf_missing() - How many of pages [0, nr) are absent. */
+/** pg_buf_missing() - How many of @nr pages from @first on are absent. */
 uint32_t pg_buf_missing(const struct pg_buf *b, uint32_t nr);
-/** pg_buf_mark() - Pages [first, first + nr) came or went. */
-void pg_buf_mark(struct pg_pool *p, struct pg_buf *b, uint32_t first,
-		 uint32_t nr, bool there);
+/** pg_buf_mark() - @nr pages from @first + @i on came or went. */
+void pg_buf_mark(struct pg_pool *p, struct pg_buf *b, uint32_t i, uint32_t nr,
+		 bool there);
 /** pg_pool_no_recycle() - From now on a page that left the program is given
  * back to the kernel and never reused: something outside (a pipe, a socket)
  * may still read it (N61). */

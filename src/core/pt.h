@@ -22,7 +22,9 @@
 /** enum pg_pte_state - Low bits of an entry. */
 enum pg_pte_state {
 	PG_PTE_HOLE = 0,      /* never touched, or dropped */
-	PG_PTE_PRESENT = 1,   /* the kernel has the page */
+	PG_PTE_PRESENT = 1,   /* the kernel has the page; bits 12..: pfn of a
+			       * copy that was the same when the page came, or
+			       * 0; holds a folio reference */
 	PG_PTE_DEVICE = 2,    /* bits 12..: pfn; holds a folio reference */
 	PG_PTE_MIGRATING = 3, /* bits 12..: token of who moves it */
 	PG_PTE_POISON = 4     /* contents are lost */
@@ -44,6 +46,12 @@ static inline enum pg_pte_state pg_pte_state(pg_pte_t e)
 static inline uint64_t pg_pte_value(pg_pte_t e)
 {
 	return e >> 12;
+}
+
+/** pg_pte_flags() - An entry without its pfn or token. */
+static inline pg_pte_t pg_pte_flags(pg_pte_t e)
+{
+	return e & ((1u << 12) - 1);
 }
 
 static inline pg_pte_t pg_pte_make(enum pg_pte_state state, uint64_t value)

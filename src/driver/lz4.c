@@ -567,13 +567,19 @@ static int map_all(struct lz4_dev *d)
 
 static int lz4_open(struct pgmap_device_args *args, void **priv)
 {
-	uint64_t size = default_limit();
+	uint64_t size = default_limit(),
+		 unit = PGMAP_MAX_FOLIO_PAGES * PGMAP_PAGE_SIZE;
 	const struct pg_opt options[] = {
 		{.name = "size",
 		 .kind = PG_OPT_SIZE,
 		 .value = &size,
 		 .min = MIN_SIZE,
 		 .max = PG_ARENA_MAX_BYTES},
+		{.name = "unit",
+		 .kind = PG_OPT_SIZE,
+		 .value = &unit,
+		 .min = PGMAP_PAGE_SIZE,
+		 .max = PGMAP_MAX_FOLIO_PAGES * PGMAP_PAGE_SIZE},
 		{0},
 	};
 	struct lz4_dev *d;
@@ -583,6 +589,13 @@ static int lz4_open(struct pgmap_device_args *args, void **priv)
 
 	if (ret)
 		return ret;
+	if (unit & (unit - 1)) {
+		pg_format(args->error, args->error_len,
+			  "unit: %lu is not a power of two",
+			  (unsigned long)unit);
+		return -EINVAL;
+	}
+	args->unit = (uint32_t)(unit / PGMAP_PAGE_SIZE);
 	need = size;
 	pg_bug_on((size_t)LZ4_sizeofState() > sizeof(d->contexts->state));
 	if (args->nr_slots > MAX_SLOTS)
@@ -614,7 +627,8 @@ const struct pgmap_device_ops pgmap_lz4_ops = {
 	.name = "lz4",
 	.summary = "system memory, compressed with LZ4",
 	.options = "size=SIZE of system memory for each process (default half "
-		   "of what there is)",
+		   "of what there is), unit=SIZE that is compressed at once at "
+		   "most (default as --folio)",
 	.open = lz4_open,
 	.close = lz4_close,
 	.store = lz4_store,

@@ -56,15 +56,23 @@ static int outer_store(void *priv, struct pgmap_io *io, unsigned int n)
 	return ret;
 }
 
-/* Runs of pages fail, single pages do not: nothing is lost by it. */
+/* What is loaded with others fails, a page by itself does not: nothing is lost
+ * by it. */
 static int outer_load(void *priv, struct pgmap_io *io, unsigned int n)
 {
-	MUST(n == 1);
-	if (io->nr > 1 && fails(load_fails)) {
-		memset(io->buf, 0xbb, PAGE);
-		return io->status = -EIO;
+	int ret = 0;
+
+	for (unsigned int i = 0; i < n; i++) {
+		if ((n > 1 || io[i].nr > 1) && fails(load_fails)) {
+			memset(io[i].buf, 0xbb, PAGE);
+			io[i].status = -EIO;
+		} else {
+			inner->load(priv, &io[i], 1);
+		}
+		if (!ret)
+			ret = io[i].status;
 	}
-	return inner->load(priv, io, n);
+	return ret;
 }
 
 static struct pgmap_device *driver_open(const char *name)

@@ -381,6 +381,15 @@ TEST(N5_R30_a_page_on_a_free_list_never_has_a_count)
 
 /* ---- Store and load ---- */
 
+static int load(struct pgmap_device *dev, uint64_t pfn, uint32_t nr, char *buf)
+{
+	struct pgmap_io io = {
+		.slot = pfn - dev->first_pfn, .nr = nr, .buf = buf};
+
+	pg_device_load(dev, &io, 1);
+	return io.status;
+}
+
 TEST(pages_come_back_as_they_were_and_any_other_byte_is_an_error)
 {
 	struct pgmap_device *dev = device_open(1024);
@@ -396,18 +405,17 @@ TEST(pages_come_back_as_they_were_and_any_other_byte_is_an_error)
 	pg_device_store(dev, io, 2, buf, scratch);
 	CHECK_EQ(io[0].status, 0);
 	CHECK_EQ(io[1].status, 0);
-	CHECK_EQ(pg_device_load(dev, pfn, 8, back), 0);
+	CHECK_EQ(load(dev, pfn, 8, back), 0);
 	assert_memory_equal(back, buf + 8 * PAGE, 8 * PAGE);
-	CHECK_EQ(pg_device_load(dev, pgmap_folio_pfn(io[1].folio) + 1, 3, back),
-		 0);
+	CHECK_EQ(load(dev, pgmap_folio_pfn(io[1].folio) + 1, 3, back), 0);
 	assert_memory_equal(back, buf + 5 * PAGE, 3 * PAGE);
 
 	/* One bit. */
 	tdev.mem[(slot_of(dev, io[0].folio) + 5) * PAGE + 1234] ^= 4;
-	CHECK_EQ(pg_device_load(dev, pfn, 8, back), -EIO);
-	CHECK_EQ(pg_device_load(dev, pfn + 5, 1, back), -EIO);
-	CHECK_EQ(pg_device_load(dev, pfn, 5, back), 0);
-	CHECK_EQ(pg_device_load(dev, pfn + 6, 2, back), 0);
+	CHECK_EQ(load(dev, pfn, 8, back), -EIO);
+	CHECK_EQ(load(dev, pfn + 5, 1, back), -EIO);
+	CHECK_EQ(load(dev, pfn, 5, back), 0);
+	CHECK_EQ(load(dev, pfn + 6, 2, back), 0);
 	for (int i = 0; i < 2; i++)
 		pgmap_folio_put(io[i].folio);
 	pg_mem_unmap(buf, 16 * PAGE);
@@ -440,6 +448,31 @@ TEST(a_driver_that_forgets_a_status_has_failed)
 	pgmap_folio_put(io.folio);
 	pg_mem_unmap(buf, PAGE);
 	pg_device_close(dev);
+}
+
+TEST(core_stores_no_larger_folios_than_the_driver_asks_for)
+{
+	tdev.unit = 4;
+	world_open_on(device_open(64), 64, 1024, 16);
+	fill(0, 32);
+	CHECK_EQ(migrate(0, 32, true), 32);
+	CHECK_EQ(tdev.stores, 8);
+	check_filled(0, 32);
+	world_close();
+}
+
+TEST(a_unit_that_cannot_be_is_refused)
+{
+	static const uint32_t bad[] = {3, 1024, UINT32_MAX};
+	struct pgmap_device *dev = NULL;
+	char error[200];
+
+	for (size_t i = 0; i < 3; i++) {
+		tdev.unit = bad[i];
+		CHECK_EQ(open_with(&tdev_ops, &dev, error), -EINVAL);
+		CHECK(strstr(error, "asks for folios of"));
+		CHECK(!tdev.opened);
+	}
 }
 
 TEST_MAIN()

@@ -135,6 +135,68 @@ TEST(R91_a_stream_brings_whole_folios_and_a_single_touch_one_page)
 	world_close();
 }
 
+TEST(what_follows_a_stream_is_loaded_ahead)
+{
+	world_open(1024, 8192, 16);
+	fill(0, 1024);
+	migrate(0, 1024, true);
+	/* One fault is no stream; a second one, in the next block, is. */
+	CHECK_EQ(get_byte(3, 3), byte_of(3));
+	CHECK(!pg_load_ahead(&w.mm));
+	CHECK_EQ(get_byte(16, 16), byte_of(16));
+	CHECK_EQ(count_of(16, 16, PG_PTE_PRESENT), 16);
+	/* The block behind it is left for a fault that tells that the stream
+	 * goes on. */
+	while (pg_load_ahead(&w.mm))
+		;
+	CHECK_EQ(count_of(32, 16, PG_PTE_PRESENT), 0);
+	CHECK_EQ(count_of(48, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(count_of(64, 960, PG_PTE_PRESENT), 0);
+	/* Each time twice as much. */
+	CHECK_EQ(get_byte(32, 32), byte_of(32));
+	while (pg_load_ahead(&w.mm))
+		;
+	CHECK_EQ(count_of(64, 16, PG_PTE_PRESENT), 0);
+	CHECK_EQ(count_of(80, 32, PG_PTE_PRESENT), 32);
+	CHECK_EQ(count_of(112, 912, PG_PTE_PRESENT), 0);
+	world_check();
+	check_filled(0, 1024);
+	world_close();
+}
+
+TEST(nothing_is_loaded_ahead_of_touches_without_order)
+{
+	uint64_t rng = 1;
+
+	world_open(4096, 8192, 16);
+	fill(0, 4096);
+	migrate(0, 4096, true);
+	for (int i = 0; i < 20; i++) {
+		rng = rng * 6364136223846793005u + 1442695040888963407u;
+		/* Far from each other: each in a part of its own. */
+		get_byte((size_t)i * 200 + (rng >> 33) % 64, 0);
+		CHECK(!pg_load_ahead(&w.mm));
+	}
+	CHECK_EQ(count_of(0, 4096, PG_PTE_PRESENT), 20);
+	world_close();
+}
+
+TEST(what_is_loaded_ahead_ends_with_its_range)
+{
+	world_open(64, 8192, 16);
+	fill(0, 64);
+	migrate(0, 64, true);
+	CHECK_EQ(get_byte(16, 16), byte_of(16));
+	CHECK_EQ(get_byte(32, 32), byte_of(32));
+	drop(50, 14);
+	while (pg_load_ahead(&w.mm))
+		;
+	CHECK_EQ(count_of(50, 14, PG_PTE_HOLE), 14);
+	world_check();
+	check_filled(0, 50);
+	world_close();
+}
+
 TEST(R91_after_a_partial_unmap_only_the_rest_comes)
 {
 	world_open(512, 4096, 64);
@@ -221,7 +283,7 @@ TEST(a_page_that_cannot_be_given_stays_on_the_device)
 	give_error = -ENOMEM;
 	w.on_op = fail_give;
 	CHECK(pg_migrate_get_folio(&w.mm, AT(3), &folio, &pfn));
-	CHECK_EQ(pg_migrate_to_ram(&w.mm, folio, pfn, AT(3), true), -ENOMEM);
+	CHECK_EQ(pg_migrate_to_ram(&w.mm, folio, AT(3), true), -ENOMEM);
 	pgmap_folio_unlock(folio);
 	pgmap_folio_put(folio);
 	CHECK_EQ(count_of(0, 40, PG_PTE_PRESENT), 40);

@@ -159,7 +159,7 @@ TEST(N3_R46_a_hole_on_a_used_slot_is_not_taken_for_its_last_owner)
 	struct pgmap_folio *folio, *keep[32];
 	size_t n;
 
-	world_open(64, 1024, 1);
+	world_open_on(device_open(1), 64, 1024, 1);
 	put_byte(5, 0, 0x55);
 	migrate(5, 1, true);
 	folio = folio_of(5);
@@ -532,13 +532,13 @@ TEST(R48_R78_R79_a_reference_too_many_keeps_a_page_on_the_device)
 	CHECK(pgmap_folio_tryget(other));
 	CHECK(pg_migrate_get_folio(&w.mm, AT(4), &folio, &pfn));
 	CHECK(folio == other);
-	CHECK_EQ(pg_migrate_to_ram(&w.mm, folio, pfn, AT(4), true), -EAGAIN);
+	CHECK_EQ(pg_migrate_to_ram(&w.mm, folio, AT(4), true), -EAGAIN);
 	/* All is undone. */
 	CHECK_EQ(count_of(0, 16, PG_PTE_DEVICE), 16);
 	CHECK_EQ(pgmap_folio_count(folio), 16 + 2);
 	CHECK_EQ(tdev.loads, 0);
 	pgmap_folio_put(other);
-	CHECK_EQ(pg_migrate_to_ram(&w.mm, folio, pfn, AT(4), true), 0);
+	CHECK_EQ(pg_migrate_to_ram(&w.mm, folio, AT(4), true), 0);
 	CHECK_EQ(count_of(0, 16, PG_PTE_PRESENT), 16);
 	pgmap_folio_unlock(folio);
 	pgmap_folio_put(folio);
@@ -841,6 +841,111 @@ TEST(R99_a_folio_that_was_moved_over_a_region_boundary_comes_back)
 		CHECK_EQ(tdev.stored, 0);
 		world_close();
 	}
+}
+
+/* ---- What the device holds already ---- */
+
+/* As after many pages that came back and left unchanged. */
+static void keep_copies(void)
+{
+	pg_store(&w.mm.same, 256, relaxed);
+}
+
+TEST(N60_what_did_not_change_is_not_stored_again)
+{
+	unsigned int stores;
+
+	world_open(64, 1024, 16);
+	fill(0, 64);
+	migrate(0, 64, true);
+	keep_copies();
+	migrate(0, 64, false);
+	CHECK_EQ(count_of(0, 64, PG_PTE_PRESENT), 64);
+	CHECK_EQ(tdev.stored, 64);
+	world_check();
+	stores = tdev.stores;
+	CHECK_EQ(migrate(0, 64, true), 64);
+	CHECK_EQ(tdev.stores, stores);
+	CHECK_EQ(counter("clean"), 64);
+	world_check();
+	check_filled(0, 64);
+	world_close();
+}
+
+TEST(N60_one_byte_that_changed_makes_a_page_be_stored)
+{
+	world_open(64, 1024, 16);
+	fill(0, 64);
+	migrate(0, 64, true);
+	for (size_t i = 0; i < 64; i++) {
+		keep_copies();
+		migrate(i, 1, false);
+		put_byte(i, (i * 131) % PAGE, 0xee);
+		CHECK_EQ(migrate(i, 1, true), 1);
+		CHECK_EQ(get_byte(i, (i * 131) % PAGE), 0xee);
+		world_check();
+	}
+	CHECK_EQ(counter("clean"), 0);
+	world_close();
+}
+
+TEST(R52_a_copy_goes_with_its_page)
+{
+	world_open(64, 1024, 16);
+	fill(0, 64);
+	migrate(0, 64, true);
+	keep_copies();
+	migrate(0, 64, false);
+	CHECK_EQ(tdev.stored, 64);
+	drop(0, 16);
+	world_check();
+	CHECK_EQ(tdev.stored, 48);
+	/* Dropped while it is away from the page table. */
+	keep_copies();
+	pgmap_mm_change_begin(&w.mm);
+	pgmap_mm_unmap(&w.mm, PTR(16), 16 * PAGE);
+	pgmap_mm_change_end(&w.mm);
+	world_check();
+	CHECK_EQ(tdev.stored, 32);
+	check_filled(32, 32);
+	world_close();
+}
+
+TEST(copies_are_kept_only_where_pages_leave_unchanged)
+{
+	world_open(64, 1024, 16);
+	fill(0, 64);
+	migrate(0, 64, true);
+	keep_copies();
+	for (int round = 0; round < 4; round++) {
+		migrate(0, 64, false);
+		for (size_t i = 0; i < 64; i++)
+			put_byte(i, 9, (uint8_t)(round + 1));
+		migrate(0, 64, true);
+		world_check();
+	}
+	/* All were changed: no use in keeping more than a probe. */
+	migrate(0, 64, false);
+	CHECK(tdev.stored <= 16);
+	for (size_t i = 0; i < 64; i++)
+		CHECK_EQ(get_byte(i, 9), 4);
+	world_close();
+}
+
+TEST(a_full_device_gives_up_copies_before_pages_must_stay)
+{
+	world_open_on(device_open(64), 128, 1024, 16);
+	fill(0, 128);
+	CHECK_EQ(migrate(0, 64, true), 64);
+	keep_copies();
+	migrate(0, 64, false);
+	CHECK_EQ(tdev.stored, 64);
+	/* No slot is free; those of the copies are. */
+	CHECK_EQ(migrate(64, 64, true), 64);
+	CHECK_EQ(counter("full"), 0);
+	world_check();
+	check_filled(0, 128);
+	world_close();
 }
 
 TEST_MAIN()

@@ -78,6 +78,38 @@ TEST(pages_that_are_there_are_counted)
 	pool_close();
 }
 
+TEST(a_single_page_is_loaded_into_any_that_is_there)
+{
+	struct pg_buf *b;
+
+	pool_open(4);
+	b = full_buffer(PAGES);
+	/* 5, 9, 10, 11 and 15 are left. */
+	pg_buf_mark(&pool, b, 0, 5, false);
+	pg_buf_mark(&pool, b, 6, 3, false);
+	pg_buf_mark(&pool, b, 12, 3, false);
+	pg_buf_choose(b, 1);
+	CHECK_EQ(b->first, 5);
+	CHECK_EQ(pg_buf_missing(b, 1), 0);
+	pg_buf_choose(b, 3);
+	CHECK_EQ(b->first, 9);
+	CHECK_EQ(pg_buf_missing(b, 3), 0);
+	CHECK(pg_buf_at(b, 1) == b->mem + 10 * PAGE);
+	pg_buf_choose(b, 4);
+	CHECK_EQ(pg_buf_missing(b, 4), 1);
+	/* Counted from there on. */
+	pg_buf_choose(b, 3);
+	pg_buf_mark(&pool, b, 1, 1, false);
+	CHECK_EQ(b->filled, 4);
+	pg_buf_choose(b, PAGES);
+	CHECK_EQ(b->first, 0);
+	CHECK_EQ(pg_buf_fill(&pool, b, PAGES), 0);
+	CHECK_EQ(filled(), PAGES);
+	pg_pool_put_empty(&pool, b);
+	CHECK_EQ(filled(), 0);
+	pool_close();
+}
+
 TEST(full_buffers_are_kept_up_to_a_number)
 {
 	struct pg_buf *b[NR];

@@ -494,7 +494,7 @@ _Noreturn void pg_bug(const char *what, const char *file, int line)
 	x_fail("bug: %s at %s:%d", what, x_short_path(file), line);
 }
 
-uint64_t pg_hash(const void *p, size_t len)
+struct pg_sum pg_hash(const void *p, size_t len)
 {
 	const unsigned char *b = p;
 	uint64_t h = 14695981039346656037u;
@@ -504,7 +504,7 @@ uint64_t pg_hash(const void *p, size_t len)
 	x.quiet = false;
 	for (size_t i = 0; i < len; i += 61)
 		h = (h ^ b[i]) * 1099511628211u;
-	return h;
+	return (struct pg_sum){h, 0};
 }
 
 uint64_t pg_now_ns(void); /* base/sys.h, which is not for this build */

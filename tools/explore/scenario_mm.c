@@ -87,13 +87,23 @@ void pg_device_store(struct pgmap_device *d, struct pg_device_io *io,
 	}
 }
 
-int pg_device_load(struct pgmap_device *d, uint64_t pfn, uint32_t nr, char *buf)
+void pg_device_load(struct pgmap_device *d, struct pgmap_io *io, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		const struct slot *s = slot_of(d, d->first_pfn + io[i].slot);
+
+		X_CHECK(io[i].nr == 1 && s->holds);
+		memcpy(io[i].buf, s->bytes, PG_PAGE_SIZE);
+		io[i].status = 0;
+	}
+}
+
+bool pg_device_holds(struct pgmap_device *d, uint64_t pfn, const char *buf)
 {
 	const struct slot *s = slot_of(d, pfn);
 
-	X_CHECK(nr == 1 && s->holds);
-	memcpy(buf, s->bytes, PG_PAGE_SIZE);
-	return 0;
+	X_CHECK(s->holds);
+	return !memcmp(s->bytes, buf, PG_PAGE_SIZE);
 }
 
 static void folio_free(struct pgmap_folio *folio)
@@ -242,8 +252,11 @@ static void one_hole(void)
 	x_ignore(mm.pt.leaf, PG_NR_LEAVES * sizeof(*mm.pt.leaf));
 	x_ignore(&mm.stat, sizeof(mm.stat));
 	x_ignore(&mm.token, sizeof(mm.token));
-	x_ignore(&mm.recent, sizeof(mm.recent));
-	x_ignore(&mm.nr_recent, sizeof(mm.nr_recent));
+	x_ignore(&mm.stream, sizeof(mm.stream));
+	x_ignore(&mm.nr_streams, sizeof(mm.nr_streams));
+	x_ignore(&mm.ahead, sizeof(mm.ahead));
+	x_ignore(&mm.same, sizeof(mm.same));
+	x_ignore(&mm.copies, sizeof(mm.copies));
 	x_ignore(&mm.present, sizeof(mm.present));
 	x_ignore(&mm.away, sizeof(mm.away));
 	x_ignore(&mm.pool.filled, sizeof(mm.pool.filled));
@@ -275,10 +288,20 @@ static void page_was_on_device(void)
 	X_CHECK(entry() == PG_PTE_PRESENT);
 }
 
+/* ... which keeps what it holds. */
+static void page_with_copy(void)
+{
+	page_on_device();
+	pg_store(&mm.same, 256, relaxed);
+	X_CHECK(get() == OLD);
+	X_CHECK(pg_pte_state(entry()) == PG_PTE_PRESENT &&
+		pg_pte_value(entry()));
+}
+
 /* What is true at rest. */
 static void at_rest(void)
 {
-	bool ram = pg_soft_is_present(mmu, VA), away;
+	bool ram = pg_soft_is_present(mmu, VA), away, copy;
 	uint64_t held = 0;
 
 	away = pg_pte_state(entry()) == PG_PTE_DEVICE;
@@ -288,9 +311,11 @@ static void at_rest(void)
 	X_CHECK(pg_load(&mm.away, relaxed) == away);
 	for (uint32_t i = 0; i < NR_SLOTS; i++)
 		held += slot[i].holds;
-	X_CHECK(held == away);
-	X_CHECK(pg_map_refs(dev.map) == away);
-	if (away) {
+	copy = ram && pg_pte_value(entry());
+	X_CHECK(pg_load(&mm.copies, relaxed) == copy);
+	X_CHECK(held == (away || copy));
+	X_CHECK(pg_map_refs(dev.map) == (away || copy));
+	if (away || copy) {
 		struct pgmap_folio *f =
 			pg_map_head(dev.map, pg_pte_value(entry()));
 
@@ -360,6 +385,11 @@ static void holds_new(void)
 X_SCENARIO(N14_a_store_and_an_eviction,
 	   .what = "a store to a page, and its eviction", .nr = 2,
 	   .setup = page_was_on_device, .body = {set_new, evict},
+	   .check = holds_new);
+
+X_SCENARIO(N60_a_store_and_an_eviction_of_a_page_with_a_copy,
+	   .what = "a store to a page that the device holds, and its eviction",
+	   .nr = 2, .setup = page_with_copy, .body = {set_new, evict},
 	   .check = holds_new);
 
 static void hole_again(void)
