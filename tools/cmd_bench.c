@@ -183,6 +183,8 @@ static int run(int argc, char **argv)
 				   "see pgmap bench --help");
 		return argv[1][0] == 'm' ? bench_map(json) : bench_core(json);
 	}
+	if (argc > 1 && !strcmp(argv[1], "migrate"))
+		return bench_migrate(json, 0);
 	for (size_t i = 0; argc > 1 && i < NR_WORKS; i++)
 		if (!strcmp(argv[1], works[i]))
 			return run_work(works[i], argc - 1, argv + 1);

@@ -28,6 +28,7 @@ int bench_no_fault(struct pgmap_fault *fault);
 /** bench_core(), bench_map() - Return: the exit status. */
 int bench_core(bool json);
 int bench_map(bool json);
+int bench_migrate(bool json, uint64_t only);
 
 /** enum peer_kind - Who does the paging that pgmap is compared with. */
 enum peer_kind { PEER_NONE, PEER_SWAP, PEER_ZRAM };
