@@ -39,16 +39,26 @@ static void mask_clear(struct mask *m, size_t i)
 	m->w[i / 64] &= ~((uint64_t)1 << (i % 64));
 }
 
+/* The first page at or after @i that is set, or is not; @nr if none. */
+static size_t mask_find(const struct mask *m, size_t nr, size_t i, bool set)
+{
+	while (i < nr) {
+		uint64_t w = (set ? m->w[i / 64] : ~m->w[i / 64]) >> i % 64;
+
+		if (w) {
+			i += (size_t)__builtin_ctzll(w);
+			break;
+		}
+		i = (i / 64 + 1) * 64;
+	}
+	return i < nr ? i : nr;
+}
+
 /* The next run of set pages at or after *i, below nr; false: none. */
 static bool mask_run(const struct mask *m, size_t nr, size_t *i, size_t *len)
 {
-	size_t end;
-
-	while (*i < nr && !mask_has(m, *i))
-		(*i)++;
-	for (end = *i; end < nr && mask_has(m, end); end++)
-		;
-	*len = end - *i;
+	*i = mask_find(m, nr, *i, true);
+	*len = mask_find(m, nr, *i, false) - *i;
 	return *len != 0;
 }
 

@@ -16,7 +16,7 @@
 #define HUGE ((size_t)2 << 20)
 #define ROUNDS 7
 /* All that is measured fits: nothing is evicted. */
-#define RAM ((uint64_t)1 << 30)
+#define RAM ((uint64_t)1 << 32)
 
 /* What one round took, in ms. */
 struct round {
@@ -113,8 +113,8 @@ int bench_migrate(bool json, uint64_t only)
 	static const uint64_t folios[] = {4096, 65536, 2 << 20};
 	(void)json;
 	(void)only;
-	for (int f = 0; f < 3; f++)
-		for (int s = 0; s < 5; s++) {
+	for (int f = getenv("F") ? atoi(getenv("F")) : 0; f < 3; f++)
+		for (int s = getenv("S") ? atoi(getenv("S")) : 0; s < 5; s++) {
 			struct pgmap_mm_config config = {.size = sizeof(config),
 							 .ram = RAM,
 							 .device = "mirror",
