@@ -1059,12 +1059,24 @@ static void uffd_pool_unmap(struct pg_mmu *m, void *buf, size_t nr)
 	pg_mem_unmap(buf, bytes(nr));
 }
 
+/*
+ * A huge page moves whole: one entry of a page table instead of 512. It is
+ * allowed for the moment only: later one page would cost 2 MB, of which core
+ * knows 4 KB.
+ */
 static int uffd_pool_fill(struct pg_mmu *m, void *buf, size_t nr)
 {
+	bool huge = (uintptr_t)buf % POOL_ALIGN == 0 &&
+		    bytes(nr) % POOL_ALIGN == 0 && !pg_mutant("small_fill");
 	volatile char *p = buf;
-	int ret = (int)pg_sys(madvise, buf, bytes(nr), MADV_POPULATE_WRITE);
+	int ret;
 
 	(void)m;
+	if (huge)
+		pg_sys(madvise, buf, bytes(nr), MADV_HUGEPAGE);
+	ret = (int)pg_sys(madvise, buf, bytes(nr), MADV_POPULATE_WRITE);
+	if (huge)
+		pg_sys(madvise, buf, bytes(nr), MADV_NOHUGEPAGE);
 	if (!ret || ret == -ENOMEM)
 		return ret;
 	/* Linux before 5.14. The buffer is its holder's alone. */

@@ -117,7 +117,7 @@ int bench_migrate(bool json, uint64_t only)
 		for (int s = getenv("S") ? atoi(getenv("S")) : 0; s < 5; s++) {
 			struct pgmap_mm_config config = {.size = sizeof(config),
 							 .ram = RAM,
-							 .device = "mirror",
+							 .device = getenv("D")?getenv("D"):"mirror",
 							 .folio_size =
 								 folios[f]};
 			struct bench b = {.size = sizes[s]};
