@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "bench/bench.h"
@@ -13,6 +14,7 @@
 #include "out.h"
 
 #define PAIRS_MAX 32
+#define HUGE ((size_t)2 << 20)
 
 double bench_ms(clockid_t clock)
 {
@@ -41,6 +43,30 @@ int bench_no_fault(struct pgmap_fault *fault)
 {
 	(void)fault;
 	return -1;
+}
+
+char *bench_map_memory(size_t size, bool huge)
+{
+	size_t len = size + HUGE;
+	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *at;
+
+	if (p == MAP_FAILED)
+		return NULL;
+	at = p + (HUGE - (uintptr_t)p % HUGE) % HUGE;
+	if (at > p)
+		munmap(p, (size_t)(at - p));
+	if (at < p + HUGE)
+		munmap(at + size, (size_t)(p + HUGE - at));
+	madvise(at, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	return at;
+}
+
+void bench_unmap(char *p, size_t size)
+{
+	if (p)
+		munmap(p, size);
 }
 
 int bench_by_value(const void *a, const void *b)
@@ -173,18 +199,43 @@ static int run_work(const char *work, int argc, char **argv)
 	return bench_compare(&o.c);
 }
 
+static int run_migrate(int argc, char **argv)
+{
+	struct options o = {.c = {.size = 256ull << 20}};
+	int ret = parse(argc, argv, &o);
+
+	if (ret)
+		return ret;
+	if (optind != argc || o.c.ram || o.c.folio || o.c.device || o.c.runs ||
+	    o.c.peer != PEER_NONE || o.yes)
+		return bad("migrate", "takes only --size and --json",
+			   "see pgmap bench --help");
+	if (o.c.size < 512 << 10)
+		return bad("--size", "is out of range", "say 512K or more");
+	return bench_migrate(o.c.json, o.c.size);
+}
+
+/* What is measured in this process, with no choice. */
+static const struct {
+	const char *name;
+	int (*fn)(bool json);
+} fixed[] = {{"core", bench_core}, {"map", bench_map}, {"micro", bench_micro}};
+
 static int run(int argc, char **argv)
 {
 	bool json = argc == 3 && !strcmp(argv[2], "--json");
 
-	if (argc > 1 && (!strcmp(argv[1], "map") || !strcmp(argv[1], "core"))) {
+	for (size_t i = 0; argc > 1 && i < sizeof(fixed) / sizeof(fixed[0]);
+	     i++) {
+		if (strcmp(argv[1], fixed[i].name))
+			continue;
 		if (argc != 2 && !json)
 			return bad(argv[1], "takes only --json",
 				   "see pgmap bench --help");
-		return argv[1][0] == 'm' ? bench_map(json) : bench_core(json);
+		return fixed[i].fn(json);
 	}
 	if (argc > 1 && !strcmp(argv[1], "migrate"))
-		return bench_migrate(json, 0);
+		return run_migrate(argc - 1, argv + 1);
 	for (size_t i = 0; argc > 1 && i < NR_WORKS; i++)
 		if (!strcmp(argv[1], works[i]))
 			return run_work(works[i], argc - 1, argv + 1);
@@ -197,7 +248,8 @@ const struct cmd cmd_bench = {
 	.name = "bench",
 	.summary = "measure pgmap on this machine",
 	.usage =
-		"pgmap bench core|map [--json]\n"
+		"pgmap bench core|map|micro [--json]\n"
+		"pgmap bench migrate [--size SIZE] [--json]\n"
 		"pgmap bench stream|random|hash|sort|bfs|threads [--size SIZE] "
 		"[--ram SIZE]\n"
 		"            [--device NAME[:OPTIONS]] [--folio SIZE] [--pairs "
@@ -211,6 +263,12 @@ const struct cmd cmd_bench = {
 		"every 512th\n"
 		"         page, and with 1 % of its pages handed out and "
 		"freed\n"
+		"micro    a fault, a move, a store, a load, by folio size, "
+		"beside what\n"
+		"         the kernel takes for the like\n"
+		"migrate  memory to the mirror device and back, beside "
+		"memcpy, up to\n"
+		"         --size (256M) at once\n"
 		"stream   read, change and write memory from one end to the "
 		"other\n"
 		"random   read and write pages without order: uniform, and "

@@ -2,8 +2,8 @@
 /*
  * bench.h - the parts of `pgmap bench`.
  *
- * core.c and map.c measure the library in this process. compare.c runs the
- * work of work.c, a program of its own, by turns under pgmap and under a peer
+ * core.c, map.c, micro.c and migrate.c measure the library in this process,
+ * the last two in the form of line.c. compare.c runs the work of work.c, a program of its own, by turns under pgmap and under a peer
  * that peer.c sets up.
  */
 #ifndef BENCH_H
@@ -25,10 +25,44 @@ uint64_t bench_grown_since(uint64_t before);
 /** bench_no_fault() - For maps whose pages nobody touches. */
 int bench_no_fault(struct pgmap_fault *fault);
 
-/** bench_core(), bench_map() - Return: the exit status. */
+/** bench_map_memory() - Private memory, 2 MB aligned, of huge pages or surely
+ * not. Return: NULL: no memory. */
+char *bench_map_memory(size_t size, bool huge);
+/** bench_unmap() - NULL is fine. */
+void bench_unmap(char *p, size_t size);
+
+#define BENCH_SIZE 16
+/** bench_size() - "64 KB", "2 MB" into @buf: whole numbers. Return: @buf. */
+const char *bench_size(char buf[BENCH_SIZE], uint64_t bytes);
+
+/** struct bench_lines - A table, or a list for programs. */
+struct bench_lines {
+	bool json;
+	const char *title;
+	const char *unit;
+	const char *low, *high; /* what these are called */
+};
+
+/** struct bench_line - What one thing takes. @of: what @ratio compares it with;
+ * NULL: nothing. @goal: of @ratio; 0: nobody has set one. */
+struct bench_line {
+	const char *what;
+	double median, low, high;
+	const char *of;
+	double ratio, goal;
+};
+
+void bench_lines_begin(const struct bench_lines *t);
+void bench_line(const struct bench_lines *t, const struct bench_line *l);
+void bench_lines_end(const struct bench_lines *t);
+
+/** bench_core() and others that measure in this process.
+ * @most: Bytes of the largest piece to migrate.
+ * Return: the exit status. */
 int bench_core(bool json);
 int bench_map(bool json);
-int bench_migrate(bool json, uint64_t only);
+int bench_micro(bool json);
+int bench_migrate(bool json, uint64_t most);
 
 /** enum peer_kind - Who does the paging that pgmap is compared with. */
 enum peer_kind { PEER_NONE, PEER_SWAP, PEER_ZRAM };

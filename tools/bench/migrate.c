@@ -10,18 +10,15 @@
 #include <unistd.h>
 
 #include "bench/bench.h"
-#include "out.h"
 
 #define PAGE ((size_t)4096)
 #define HUGE ((size_t)2 << 20)
-#define ROUNDS 7
-/* All that is measured fits: nothing is evicted. */
-#define RAM ((uint64_t)1 << 32)
-
-/* What one round took, in ms. */
-struct round {
-	double to_device, to_ram, copy;
-};
+#define ROUNDS 9
+#define GOAL 0.8
+/* What has left must be at hand for what comes, so that memory is moved and not
+ * asked from the kernel: as buffers, a sixteenth of the budget. */
+#define RAM_TIMES 16
+#define RAM_MIN ((uint64_t)128 << 20)
 
 struct bench {
 	struct pgmap_mm *mm;
@@ -30,23 +27,10 @@ struct bench {
 	uint64_t nr; /* of this round */
 };
 
-/* 2 MB aligned; in huge pages if they are what moves. NULL: no memory. */
-static char *map(size_t size, bool huge)
-{
-	size_t len = size + HUGE;
-	char *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	char *at;
-
-	if (p == MAP_FAILED)
-		return NULL;
-	at = p + (HUGE - (uintptr_t)p % HUGE) % HUGE;
-	munmap(p, (size_t)(at - p));
-	munmap(at + size, (size_t)(p + len - (at + size)));
-	madvise(at, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-	memset(at, 1, size);
-	return at;
-}
+/* What one way took, beside a memcpy next to it. */
+struct way {
+	double gb_s[ROUNDS], ratio[ROUNDS];
+};
 
 static uint64_t word(size_t page, uint64_t round)
 {
@@ -75,85 +59,145 @@ static bool is_as_written(const struct bench *b)
 	return true;
 }
 
-static bool move(const struct bench *b, bool to_device, double *ms)
+static double copy_ms(const struct bench *b)
 {
 	double began = bench_ms(CLOCK_MONOTONIC);
+
+	memcpy(b->to, b->from, b->size);
+	return bench_ms(CLOCK_MONOTONIC) - began;
+}
+
+/* Return: ms, or negative: not all of it has moved. */
+static double move_ms(const struct bench *b, bool to_device)
+{
+	double began = bench_ms(CLOCK_MONOTONIC), ms;
 	size_t moved;
 	int ret = pgmap_migrate(b->mm, b->p, b->size, to_device, &moved);
 
-	*ms = bench_ms(CLOCK_MONOTONIC) - began;
+	ms = bench_ms(CLOCK_MONOTONIC) - began;
 	if (!ret && moved == b->size)
-		return true;
+		return ms;
 	fprintf(stderr,
-		"pgmap: bench migrate: %zu of %zu bytes moved to %s\n", moved,
-		b->size, to_device ? "the device" : "RAM");
-	return false;
+		"pgmap: bench migrate: %zu of %zu bytes have moved to %s\n",
+		moved, b->size, to_device ? "the device" : "RAM");
+	return -1;
 }
 
-static bool run_round(struct bench *b, struct round *r)
+static bool run_round(struct bench *b, struct way way[2], int i)
 {
-	double began;
-
 	b->nr++;
 	change(b);
-	began = bench_ms(CLOCK_MONOTONIC);
-	memcpy(b->to, b->from, b->size);
-	r->copy = bench_ms(CLOCK_MONOTONIC) - began;
-	if (!move(b, true, &r->to_device) || !move(b, false, &r->to_ram))
-		return false;
+	for (int k = 0; k < 2; k++) {
+		double copy = copy_ms(b), ms = move_ms(b, k == 0);
+
+		if (ms < 0)
+			return false;
+		if (i < 0)
+			continue; /* the first time, memory comes from the
+				   * kernel */
+		way[k].gb_s[i] = (double)b->size / 1e6 / ms;
+		way[k].ratio[i] = copy / ms;
+	}
 	if (is_as_written(b))
 		return true;
 	fprintf(stderr, "pgmap: bench migrate: other bytes came back\n");
 	return false;
 }
 
-int bench_migrate(bool json, uint64_t only)
+static bool run_rounds(struct bench *b, struct way way[2])
 {
-	static const uint64_t sizes[] = {512 << 10, 2 << 20, 16 << 20, 64<<20, 256 << 20};
-	static const uint64_t folios[] = {4096, 65536, 2 << 20};
-	(void)json;
-	(void)only;
-	for (int f = getenv("F") ? atoi(getenv("F")) : 0; f < 3; f++)
-		for (int s = getenv("S") ? atoi(getenv("S")) : 0; s < 5; s++) {
-			struct pgmap_mm_config config = {.size = sizeof(config),
-							 .ram = RAM,
-							 .device = getenv("D")?getenv("D"):"mirror",
-							 .folio_size =
-								 folios[f]};
-			struct bench b = {.size = sizes[s]};
-			char error[256];
-			struct round r[ROUNDS + 1];
-			double v[4][ROUNDS];
+	for (int i = -1; i < ROUNDS; i++)
+		if (!run_round(b, way, i))
+			return false;
+	return true;
+}
 
-			if (pgmap_mm_create(&config, &b.mm, error,
-					    sizeof(error))) {
-				fprintf(stderr, "%s\n", error);
+static void print(const struct bench_lines *t, uint64_t folio, size_t size,
+		  struct way way[2])
+{
+	static const char *const to[] = {"to the mirror", "back to RAM"};
+	char folio_text[BENCH_SIZE], size_text[BENCH_SIZE], what[64];
+
+	for (int k = 0; k < 2; k++) {
+		double *v = way[k].gb_s, *r = way[k].ratio;
+
+		qsort(v, ROUNDS, sizeof(*v), bench_by_value);
+		qsort(r, ROUNDS, sizeof(*r), bench_by_value);
+		snprintf(what, sizeof(what), "%s in %s, %s",
+			 bench_size(size_text, size),
+			 bench_size(folio_text, folio), to[k]);
+		bench_line(t,
+			   &(struct bench_line){
+				   .what = what,
+				   .median = v[ROUNDS / 2],
+				   .low = v[0],
+				   .high = v[ROUNDS - 1],
+				   .of = "memcpy",
+				   .ratio = r[ROUNDS / 2],
+				   .goal = folio == HUGE && size >= HUGE ? GOAL
+									 : 0});
+	}
+}
+
+static bool measure(const struct bench_lines *t, uint64_t folio, size_t size)
+{
+	char device[32], error[256];
+	struct pgmap_mm_config config = {
+		.size = sizeof(config),
+		.ram = RAM_TIMES * size + RAM_MIN,
+		.device = device,
+		.folio_size = folio,
+	};
+	struct bench b = {.size = size};
+	struct way way[2];
+	bool ok = false;
+
+	snprintf(device, sizeof(device), "mirror:keep=%zu", size);
+	if (pgmap_mm_create(&config, &b.mm, error, sizeof(error))) {
+		fprintf(stderr, "pgmap: bench migrate: %s\n", error);
+		return false;
+	}
+	/* Huge pages where the folios are as large. */
+	b.p = bench_map_memory(size, folio == HUGE);
+	b.from = bench_map_memory(size, true);
+	b.to = bench_map_memory(size, true);
+	if (b.p && b.from && b.to && !pgmap_mm_adopt(b.mm, b.p, size)) {
+		memset(b.p, 1, size);
+		memset(b.from, 2, size);
+		memset(b.to, 3, size);
+		ok = run_rounds(&b, way);
+	} else {
+		fprintf(stderr, "pgmap: bench migrate: no memory\n");
+	}
+	pgmap_mm_destroy(b.mm);
+	bench_unmap(b.p, size);
+	bench_unmap(b.from, size);
+	bench_unmap(b.to, size);
+	if (ok)
+		print(t, folio, size, way);
+	return ok;
+}
+
+int bench_migrate(bool json, uint64_t most)
+{
+	static const uint64_t sizes[] = {512 << 10, 2 << 20, 16 << 20, 64 << 20,
+					 256 << 20};
+	static const uint64_t folios[] = {4 << 10, 64 << 10, 2 << 20};
+	const struct bench_lines t = {
+		.json = json,
+		.title = "pgmap_migrate(), SIZE in folios of SIZE; 9 rounds, "
+			 "each beside a memcpy of as much",
+		.unit = "GB/s",
+		.low = "min",
+		.high = "max",
+	};
+
+	bench_lines_begin(&t);
+	for (size_t f = 0; f < sizeof(folios) / sizeof(folios[0]); f++)
+		for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++)
+			if (sizes[s] <= most &&
+			    !measure(&t, folios[f], sizes[s]))
 				return 1;
-			}
-			b.p = map(b.size, folios[f] == HUGE);
-			b.from = map(b.size, true);
-			b.to = map(b.size, true);
-			pgmap_mm_adopt(b.mm, b.p, b.size);
-			for (int i = 0; i <= ROUNDS; i++)
-				if (!run_round(&b, &r[i]))
-					return 1;
-			for (int i = 0; i < ROUNDS; i++) {
-				double gb = (double)b.size / 1e6;
-				v[0][i] = gb / r[i + 1].copy;
-				v[1][i] = gb / r[i + 1].to_device;
-				v[2][i] = gb / r[i + 1].to_ram;
-			}
-			for (int i = 0; i < 3; i++)
-				qsort(v[i], ROUNDS, sizeof(double),
-				      bench_by_value);
-			printf("folio %7lu size %9zu memcpy %6.2f out %6.2f "
-			       "(%.2f) in %6.2f (%.2f)\n",
-			       folios[f], b.size, v[0][3], v[1][3],
-			       v[1][3] / v[0][3], v[2][3], v[2][3] / v[0][3]);
-			pgmap_mm_destroy(b.mm);
-			munmap(b.p, b.size);
-			munmap(b.from, b.size);
-			munmap(b.to, b.size);
-		}
+	bench_lines_end(&t);
 	return 0;
 }
