@@ -201,7 +201,7 @@ static int run_work(const char *work, int argc, char **argv)
 
 static int run_migrate(int argc, char **argv)
 {
-	struct options o = {.c = {.size = 256ull << 20}};
+	struct options o = {.c = {.size = 0}};
 	int ret = parse(argc, argv, &o);
 
 	if (ret)
@@ -210,8 +210,9 @@ static int run_migrate(int argc, char **argv)
 	    o.c.peer != PEER_NONE || o.yes)
 		return bad("migrate", "takes only --size and --json",
 			   "see pgmap bench --help");
-	if (o.c.size < 512 << 10)
-		return bad("--size", "is out of range", "say 512K or more");
+	if (o.c.size % 4096 || o.c.size > 1ull << 36)
+		return bad("--size", "is out of range",
+			   "say pages of 4K, up to 64G");
 	return bench_migrate(o.c.json, o.c.size);
 }
 
@@ -266,9 +267,9 @@ const struct cmd cmd_bench = {
 		"micro    a fault, a move, a store, a load, by folio size, "
 		"beside what\n"
 		"         the kernel takes for the like\n"
-		"migrate  memory to the mirror device and back, beside "
-		"memcpy, up to\n"
-		"         --size (256M) at once\n"
+		"migrate  memory to the mirror device and back, beside memcpy: "
+		"--size\n"
+		"         at once, or a row of sizes up to 256M\n"
 		"stream   read, change and write memory from one end to the "
 		"other\n"
 		"random   read and write pages without order: uniform, and "

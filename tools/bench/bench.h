@@ -31,7 +31,7 @@ char *bench_map_memory(size_t size, bool huge);
 /** bench_unmap() - NULL is fine. */
 void bench_unmap(char *p, size_t size);
 
-#define BENCH_SIZE 16
+#define BENCH_SIZE 24
 /** bench_size() - "64 KB", "2 MB" into @buf: whole numbers. Return: @buf. */
 const char *bench_size(char buf[BENCH_SIZE], uint64_t bytes);
 
@@ -57,12 +57,12 @@ void bench_line(const struct bench_lines *t, const struct bench_line *l);
 void bench_lines_end(const struct bench_lines *t);
 
 /** bench_core() and others that measure in this process.
- * @most: Bytes of the largest piece to migrate.
+ * @only: Bytes to migrate at once; 0: a row of sizes.
  * Return: the exit status. */
 int bench_core(bool json);
 int bench_map(bool json);
 int bench_micro(bool json);
-int bench_migrate(bool json, uint64_t most);
+int bench_migrate(bool json, uint64_t only);
 
 /** enum peer_kind - Who does the paging that pgmap is compared with. */
 enum peer_kind { PEER_NONE, PEER_SWAP, PEER_ZRAM };

@@ -9,8 +9,8 @@ const char *bench_size(char buf[BENCH_SIZE], uint64_t bytes)
 {
 	bool mb = bytes >= 1 << 20;
 
-	snprintf(buf, BENCH_SIZE, "%" PRIu64 " %s", bytes >> (mb ? 20 : 10),
-		 mb ? "MB" : "KB");
+	snprintf(buf, BENCH_SIZE, "%" PRIu64 " %cB", bytes >> (mb ? 20 : 10),
+		 mb ? 'M' : 'K');
 	return buf;
 }
 

@@ -178,11 +178,13 @@ static bool measure(const struct bench_lines *t, uint64_t folio, size_t size)
 	return ok;
 }
 
-int bench_migrate(bool json, uint64_t most)
+int bench_migrate(bool json, uint64_t only)
 {
-	static const uint64_t sizes[] = {512 << 10, 2 << 20, 16 << 20, 64 << 20,
-					 256 << 20};
+	static const uint64_t some[] = {512 << 10, 2 << 20, 16 << 20, 64 << 20,
+					256 << 20};
 	static const uint64_t folios[] = {4 << 10, 64 << 10, 2 << 20};
+	const uint64_t *sizes = only ? &only : some;
+	size_t nr = only ? 1 : sizeof(some) / sizeof(some[0]);
 	const struct bench_lines t = {
 		.json = json,
 		.title = "pgmap_migrate(), SIZE in folios of SIZE; 9 rounds, "
@@ -194,9 +196,8 @@ int bench_migrate(bool json, uint64_t most)
 
 	bench_lines_begin(&t);
 	for (size_t f = 0; f < sizeof(folios) / sizeof(folios[0]); f++)
-		for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++)
-			if (sizes[s] <= most &&
-			    !measure(&t, folios[f], sizes[s]))
+		for (size_t s = 0; s < nr; s++)
+			if (!measure(&t, folios[f], sizes[s]))
 				return 1;
 	bench_lines_end(&t);
 	return 0;
