@@ -568,11 +568,12 @@ static void in_copy(struct in *n)
 
 	/* A piece for each run inside one folio. */
 	for (; mask_run(&n->pages, n->nr, &i, &len); i += len) {
+		struct pgmap_folio *folio = pg_map_head(mm->dev->map, pfn[i]);
+		uint64_t end = pgmap_folio_pfn(folio) +
+			       ((uint64_t)1 << pgmap_folio_order(folio));
 		size_t k = 1;
 
-		while (k < len && pfn[i + k] == pfn[i] + k &&
-		       pg_map_head(mm->dev->map, pfn[i + k]) ==
-			       pg_map_head(mm->dev->map, pfn[i]))
+		while (k < len && pfn[i] + k < end && pfn[i + k] == pfn[i] + k)
 			k++;
 		len = k;
 		n->buf->dio[nr_io++] =
