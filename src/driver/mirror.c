@@ -6,8 +6,8 @@
  * to allocate, nothing to lock and nothing to go wrong. A bitmap knows which
  * slots hold something. A folio of 2 MB lies in a huge page: 512 faults of the
  * kernel cost more than the copy. What is discarded goes back to the kernel,
- * but for as much as keep= allows: to get it again the kernel would clear it, which
- * takes half as long as the copy.
+ * but for as much as keep= allows: to get it again the kernel would clear it,
+ * which takes half as long as the copy.
  */
 #include <pgmap/driver.h>
 
@@ -147,6 +147,8 @@ static void make_huge(struct mirror *m, uint64_t slot, uint64_t nr, bool huge)
 	uint64_t start = (slot + BLOCK - 1) / BLOCK * BLOCK;
 	uint64_t end = (slot + nr) / BLOCK * BLOCK;
 
+	if (huge ? pg_mutant("nothing_is_huge") : pg_mutant("huge_for_ever"))
+		return;
 	if (start < end)
 		pg_sys(madvise, m->pages + start * PAGE, (end - start) * PAGE,
 		       huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
@@ -281,8 +283,9 @@ const struct pgmap_device_ops pgmap_mirror_ops = {
 	.size = sizeof(struct pgmap_device_ops),
 	.name = "mirror",
 	.summary = "plain system memory, for tests and measurements",
-	.options = "size=SIZE (default no limit), keep=SIZE beyond it for memory "
-		   "that is free and stays at hand (default 0)",
+	.options =
+		"size=SIZE (default no limit), keep=SIZE beyond it for memory "
+		"that is free and stays at hand (default 0)",
 	.flags = PGMAP_DEV_COHERENT,
 	.open = mirror_open,
 	.close = mirror_close,

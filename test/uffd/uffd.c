@@ -370,6 +370,18 @@ static size_t huge_kb(const char *va)
 	return kb;
 }
 
+static bool huge_page_of_2_mb(void)
+{
+	char *p = map_at((size_t)2 << 20, 512);
+	bool is;
+
+	madvise(p, 512 * PAGE, MADV_HUGEPAGE);
+	p[0] = 1;
+	is = huge_kb(p);
+	munmap(p, 512 * PAGE);
+	return is;
+}
+
 /* Run @f in a child; return its exit status, or minus the signal. */
 static int in_child(int (*f)(void))
 {
@@ -1023,6 +1035,37 @@ TEST(the_pool_takes_stores_without_a_fault_and_gives_its_pages_back)
 	CHECK(!w->m->ops->pool_map(w->m, 0));
 	CHECK(!w->m->ops->pool_map(w->m, SIZE_MAX / 2));
 	world_end(w);
+}
+
+TEST(a_buffer_as_large_as_a_huge_page_is_one_and_moves_whole)
+{
+	struct world *w = world_with(&plain_config, 512);
+	size_t done;
+
+	CHECK_EQ(w->m->ops->pool_fill(w->m, w->pool, 512), 0);
+	if (!huge_page_of_2_mb())
+		SKIP("no huge pages");
+	CHECK_EQ(huge_kb(w->pool), 2048);
+	/* Only what was asked for. */
+	w->m->ops->pool_drop(w->m, w->pool, 512);
+	CHECK_EQ(w->m->ops->pool_fill(w->m, w->pool, 16), 0);
+	CHECK_EQ(count_present(w, (uintptr_t)w->pool, 512), 16);
+	w->m->ops->pool_drop(w->m, w->pool, 512);
+	w->pool[0] = 1;
+	CHECK_EQ(count_present(w, (uintptr_t)w->pool, 512), 1);
+	w->m->ops->pool_drop(w->m, w->pool, 512);
+	/* There and back. */
+	CHECK_EQ(w->m->ops->pool_fill(w->m, w->pool, 512), 0);
+	memset(w->pool, 9, 512 * PAGE);
+	madvise(w->va, 512 * PAGE, MADV_DONTNEED);
+	CHECK_EQ(w->m->ops->give(w->m, page(w, 0), w->pool, 512, &done), 0);
+	CHECK_EQ(done, 512);
+	CHECK_EQ(huge_kb(w->va), 2048);
+	CHECK_EQ(w->m->ops->take(w->m, page(w, 0), w->pool, 512, &done), 0);
+	CHECK_EQ(huge_kb(w->pool), 2048);
+	CHECK_EQ(w->pool[511 * PAGE], 9);
+	pg_uffd_destroy(w->m);
+	munmap(w->va, w->nr * PAGE);
 }
 
 /* ----- lost stores ----- */
