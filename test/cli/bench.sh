@@ -22,6 +22,48 @@ for work in stream random hash sort bfs threads; do
     report $? "$name"
 done
 
+# lines JSON-FILE LINES: as many, in order of size, each ratio that of its peer.
+lines() {
+    python3 - "$@" <<'END'
+import json, sys
+lines = json.load(open(sys.argv[1]))
+assert len(lines) == int(sys.argv[2]), f"{len(lines)} lines"
+for l in lines:
+    low = l.get("p99", l.get("min"))
+    print(l)
+    assert 0 < l["median"] <= l["max"] and 0 < low <= l["max"], l
+    size = " ".join(l["what"].split()[:2])
+    for p in lines:
+        if l["of"] and p["what"] in (l["of"], f"{size} {l['of']}"):
+            assert abs(l["median"] / p["median"] / l["ratio"] - 1) < .05, l
+            break
+    else:
+        assert l["of"] in (None, "memcpy"), f"{l}: of what?"
+for what in sys.argv[3:]:
+    assert any(what == l["what"] for l in lines), f"no line: {what}"
+END
+}
+if [ "$may_run" ]; then
+    "$pgmap" bench micro --json >"$dir/out" 2>"$dir/err" &&
+        lines "$dir/out" 40 'system call' 'kernel fault' '4 KB hole fault' \
+            '4 KB mirror: fault of a page' '64 KB lz4: fault of the rest' \
+            '2 MB move out' '2 MB install' '64 KB lz4: store' \
+            '4 KB mirror: load' >>"$dir/err" 2>&1
+    report $? "micro gives each step for each folio size, and what it is a ratio of"
+    "$pgmap" bench migrate --size 4M --json >"$dir/out" 2>"$dir/err" &&
+        lines "$dir/out" 6 '4 MB in 4 KB, to the mirror' \
+            '4 MB in 2 MB, back to RAM' >>"$dir/err" 2>&1 &&
+        [ "$(grep -c '"goal": 0.8' "$dir/out")" = 2 ]
+    report $? "migrate gives both ways for each folio size, beside memcpy"
+    "$pgmap" bench migrate --size 512K >"$dir/out" 2>"$dir/err" &&
+        grep -Eq '^512 KB in 2 MB, to the mirror .* GB/s +[0-9.]+ of memcpy$' "$dir/out"
+    report $? "migrate prints a table for people"
+else
+    skip 'micro gives each step for each folio size' 'no userfaultfd'
+    skip 'migrate gives both ways for each folio size' 'no userfaultfd'
+    skip 'migrate prints a table for people' 'no userfaultfd'
+fi
+
 before=$(
     cat /proc/swaps
     ls /sys/block /sys/fs/cgroup /sys/fs/cgroup/memory 2>/dev/null
@@ -64,5 +106,8 @@ refuse 'from 1 to 32' sort --pairs 0
 refuse 'no option' sort --fast
 refuse 'say what to measure' sorting
 refuse 'takes only --json' map --size 1G
+refuse 'takes only --json' micro --size 1G
+refuse 'takes only --size and --json' migrate --ram 1G
+refuse 'out of range' migrate --size 1000
 
 finish
