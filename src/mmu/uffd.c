@@ -574,6 +574,8 @@ static size_t uffd_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
 		.end = va + bytes(nr),
 		.vec = (uintptr_t)&first,
 		.vec_len = 1,
+		/* Where the first one is, not how many follow it. */
+		.max_pages = 1,
 		.any_of = SCAN_PRESENT | SCAN_SWAPPED,
 		.returned = SCAN_PRESENT | SCAN_SWAPPED,
 	};
