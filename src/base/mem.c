@@ -141,18 +141,31 @@ static bool fail_now(void)
 	return false;
 }
 
-bool pg_mem_is_own(uintptr_t addr, size_t len)
+bool pg_mem_first_own(uintptr_t addr, size_t len, uintptr_t *own,
+		      uintptr_t *end)
 {
 	uint32_t n = pg_load(&nr_used, acquire);
+	bool found = false;
 
 	for (uint32_t i = 0; i < n; i++) {
 		uint64_t size = pg_load(&mappings[i].size, acquire) & SIZE_MASK;
 		uint64_t start = pg_load(&mappings[i].start, relaxed);
 
-		if (size && addr < start + size && start < addr + len)
-			return true;
+		if (!size || addr >= start + size || start >= addr + len ||
+		    (found && start >= *own && !pg_mutant("last_own_found")))
+			continue;
+		*own = start;
+		*end = start + size;
+		found = true;
 	}
-	return false;
+	return found;
+}
+
+bool pg_mem_is_own(uintptr_t addr, size_t len)
+{
+	uintptr_t own = 0, end = 0;
+
+	return pg_mem_first_own(addr, len, &own, &end);
 }
 
 void *pg_mem_map_aligned(size_t size, size_t align)

@@ -315,7 +315,7 @@ static void start_host(void)
 
 void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 {
-	uintptr_t stop;
+	uintptr_t stop, own = 0, own_end = 0;
 
 	for (; next_free(&start, &stop, end); start = stop) {
 		size_t len = stop - start;
@@ -323,14 +323,12 @@ void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 		bool known;
 		int ret;
 
-		if (pg_mem_is_own(start, len)) {
-			/* Neighbours of ours that the kernel has merged. */
-			size_t half = len / 2 & ~(size_t)(PG_PAGE_SIZE - 1);
-
-			if (half >= PG_ADOPT_MIN) {
-				pg_adopt_range(mm, start, start + half);
-				pg_adopt_range(mm, start + half, stop);
-			}
+		if (pg_mem_first_own(start, len, &own, &own_end)) {
+			/* Perhaps a neighbour that the kernel has merged. */
+			if (start < own)
+				pg_adopt_range(mm, start, own);
+			if (own_end < stop)
+				stop = own_end;
 			continue;
 		}
 		if (len < PG_ADOPT_MIN)

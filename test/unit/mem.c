@@ -140,6 +140,24 @@ TEST(own_memory_is_known_to_the_byte)
 	pg_mem_unmap(p, 2 * PAGE);
 }
 
+TEST(the_first_own_mapping_of_a_range_is_found_with_its_bounds)
+{
+	char *p = pg_mem_map_aligned(2 * PAGE, 64 * MB);
+	char *q = pg_mem_map_aligned(3 * PAGE, 64 * MB);
+	uintptr_t a = (uintptr_t)p, b = (uintptr_t)q, own, end;
+	uintptr_t lo = a < b ? a : b, hi = a < b ? b : a;
+
+	CHECK(pg_mem_first_own(lo - PAGE, hi - lo + 2 * PAGE, &own, &end));
+	CHECK_EQ(own, lo);
+	CHECK_EQ(end - own, lo == a ? 2 * PAGE : 3 * PAGE);
+	CHECK(pg_mem_first_own(b + PAGE, PAGE, &own, &end));
+	CHECK_EQ(own, b);
+	CHECK_EQ(end, b + 3 * PAGE);
+	CHECK(!pg_mem_first_own(a + 2 * PAGE, PAGE, &own, &end));
+	pg_mem_unmap(p, 2 * PAGE);
+	pg_mem_unmap(q, 3 * PAGE);
+}
+
 TEST(sizes_that_cannot_be_are_refused)
 {
 	CHECK(!pg_mem_map(0));
