@@ -75,6 +75,35 @@ static int give_zeros(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va,
 	return 0;
 }
 
+/*
+ * Pages straight from the kernel, while there is room for them and no buffer
+ * lies ready: that is one call instead of a fill, a clearing and a move.
+ * Return: false: nothing was done.
+ */
+static bool fill_hole(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	size_t done = 0;
+
+	if (pg_load(&mm->pool.nr_full, relaxed) ||
+	    (pg_mm_used(mm) + nr > pg_load(&mm->budget, relaxed) &&
+	     !pg_mutant("holes_are_filled_beyond_the_budget")) ||
+	    pg_mutant("holes_go_through_a_buffer"))
+		return false;
+	pg_pt_lock(&mm->pt, va);
+	while (done < nr &&
+	       pg_pte_read(&mm->pt, va + done * PG_PAGE_SIZE) == PG_PTE_HOLE)
+		done++;
+	if (done == nr)
+		pg_mmu_zero(mm->mmu, va, nr, &done);
+	else
+		done = 0;
+	for (size_t k = 0; k < done; k++)
+		pg_pte_write(&mm->pt, va + k * PG_PAGE_SIZE, PG_PTE_PRESENT);
+	pg_fetch_add(&mm->present, done, relaxed);
+	pg_pt_unlock(&mm->pt, va);
+	return done == nr;
+}
+
 static enum pg_fault_result fault_hole(struct pgmap_mm *mm,
 				       const struct pg_vma *vma, uintptr_t va)
 {
@@ -84,6 +113,12 @@ static enum pg_fault_result fault_hole(struct pgmap_mm *mm,
 	int ret;
 
 	hole_run(mm, vma, va, &start, &nr);
+	if (fill_hole(mm, start, nr)) {
+		pg_evict_note(mm, va);
+		pg_count(&mm->stat, hole_faults, 1);
+		pg_mmu_wake(mm->mmu, start, nr);
+		return PG_FAULT_DONE;
+	}
 	b = pg_evict_buffer(mm, (uint32_t)nr);
 	if (!b) {
 		start = va;

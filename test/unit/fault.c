@@ -40,11 +40,42 @@ static bool late;
 
 static int page_appears(enum pg_soft_op op, uintptr_t va)
 {
+	if (op == PG_SOFT_ZERO && va == AT(3))
+		return -EEXIST;
 	if (op == PG_SOFT_GIVE && va == AT(3) && !late) {
 		late = true;
 		return -EEXIST;
 	}
 	return 0;
+}
+
+static unsigned int nr_zeroed, nr_moved;
+
+static int count_how(enum pg_soft_op op, uintptr_t va)
+{
+	(void)va;
+	nr_zeroed += op == PG_SOFT_ZERO;
+	nr_moved += op == PG_SOFT_GIVE;
+	return 0;
+}
+
+TEST(a_hole_is_filled_in_place_while_there_is_room)
+{
+	world_open(2048, 1024, 16);
+	nr_zeroed = nr_moved = 0;
+	w.on_op = count_how;
+	CHECK_EQ(get_byte(3, 0), 0);
+	CHECK_EQ(count_of(0, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(nr_zeroed, 16);
+	CHECK_EQ(nr_moved, 0);
+	/* Near the budget something else has to go first. */
+	for (size_t i = 16; i < 2048; i += 16)
+		CHECK_EQ(get_byte(i, 0), 0);
+	w.on_op = NULL;
+	CHECK(nr_moved);
+	CHECK(pg_mm_used(&w.mm) <= 1024);
+	world_check();
+	world_close();
 }
 
 TEST(a_page_that_is_there_after_all_is_left_alone)
@@ -219,7 +250,7 @@ static unsigned int fills_to_fail;
 static int fail_fill(enum pg_soft_op op, uintptr_t va)
 {
 	(void)va;
-	if (op != PG_SOFT_FILL || !fills_to_fail)
+	if ((op != PG_SOFT_FILL && op != PG_SOFT_ZERO) || !fills_to_fail)
 		return 0;
 	fills_to_fail--;
 	return -ENOMEM;
@@ -269,7 +300,9 @@ static int give_error;
 
 static int fail_give(enum pg_soft_op op, uintptr_t va)
 {
-	return op == PG_SOFT_GIVE && va == AT(40) ? give_error : 0;
+	return (op == PG_SOFT_GIVE || op == PG_SOFT_ZERO) && va == AT(40)
+		       ? give_error
+		       : 0;
 }
 
 TEST(a_page_that_cannot_be_given_stays_on_the_device)
