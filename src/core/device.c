@@ -13,8 +13,8 @@
 #include "core/folio.h"
 #include "core/pagemap.h"
 
-/* Pages whose copy, both sides of it, fits the nearest caches. */
-#define PIECE 16u
+/* Pages whose copy, both sides of it, fits the nearest cache. */
+#define PIECE 2u
 
 /* ---- Folios ---- */
 

@@ -77,14 +77,15 @@ static int give_zeros(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va,
 
 /*
  * Pages straight from the kernel, while there is room for them and no buffer
- * lies ready: that is one call instead of a fill, a clearing and a move.
+ * lies ready: that is one call instead of a fill, a clearing and a move. Not
+ * where a buffer can be a huge page, which then moves whole for ever after.
  * Return: false: nothing was done.
  */
 static bool fill_hole(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 {
 	size_t done = 0;
 
-	if (pg_load(&mm->pool.nr_full, relaxed) ||
+	if (nr == PG_REGION_PAGES || pg_load(&mm->pool.nr_full, relaxed) ||
 	    (pg_mm_used(mm) + nr > pg_load(&mm->budget, relaxed) &&
 	     !pg_mutant("holes_are_filled_beyond_the_budget")) ||
 	    pg_mutant("holes_go_through_a_buffer"))

@@ -523,14 +523,23 @@ static void in_put_folios(struct in *n)
 static void in_collect(struct in *n, struct pgmap_folio *first)
 {
 	struct pg_pt *pt = &n->mm->pt;
+	uint64_t start = 0, end = 0; /* pages of the folio that was taken */
 
 	for (size_t i = 0; i < n->nr; i++) {
 		pg_pte_t e = pg_pte_read(pt, page(n->va, i));
 		uint64_t pfn = pg_pte_value(e);
 
-		if (pg_pte_state(e) != PG_PTE_DEVICE ||
-		    !in_take(n, pg_map_head(n->mm->dev->map, pfn), first))
+		if (pg_pte_state(e) != PG_PTE_DEVICE)
 			continue;
+		if (pfn < start || pfn >= end) {
+			struct pgmap_folio *folio =
+				pg_map_head(n->mm->dev->map, pfn);
+
+			if (!in_take(n, folio, first))
+				continue;
+			start = pgmap_folio_pfn(folio);
+			end = start + ((uint64_t)1 << pgmap_folio_order(folio));
+		}
 		pg_pte_write(pt, page(n->va, i),
 			     pg_pte_make(PG_PTE_MIGRATING, n->token));
 		n->buf->copy[i] = pfn;

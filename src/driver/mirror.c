@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 #include "base/atomic.h"
+#include "base/copy.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/mutant.h"
@@ -24,6 +25,7 @@
 #include "base/sys.h"
 
 #define PAGE PGMAP_PAGE_SIZE
+#define MANY 16u		    /* pages that are not wanted back at once */
 #define BLOCK PGMAP_MAX_FOLIO_PAGES /* pages; what a huge page has */
 
 struct mirror {
@@ -156,6 +158,7 @@ static void make_huge(struct mirror *m, uint64_t slot, uint64_t nr, bool huge)
 
 static int store_one(struct mirror *m, const struct pgmap_io *io)
 {
+	char *at = m->pages + io->slot * PAGE;
 	uint64_t was_kept = 0;
 
 	if (!runs_inside(m, io->slot, io->nr))
@@ -170,7 +173,10 @@ static int store_one(struct mirror *m, const struct pgmap_io *io)
 		pg_fetch_sub(&m->nr_kept, was_kept, relaxed);
 	if (!was_kept)
 		make_huge(m, io->slot, io->nr, true);
-	memcpy(m->pages + io->slot * PAGE, io->buf, (size_t)io->nr * PAGE);
+	if (io->nr < MANY)
+		memcpy(at, io->buf, (size_t)io->nr * PAGE);
+	else
+		pg_copy_away(at, io->buf, (size_t)io->nr * PAGE);
 	put_bits(m->held, io->slot, io->nr, true);
 	return 0;
 }
