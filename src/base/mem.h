@@ -51,8 +51,8 @@ void pg_mem_unlock(void);
  * it never says no to memory of ours that can be accessed.
  * Context: any thread; lock-free. */
 bool pg_mem_is_own(uintptr_t addr, size_t len);
-/** pg_mem_first_own() - As pg_mem_is_own(). @own, @end: the mapping of ours that
- * begins first of those that it touches. */
+/** pg_mem_first_own() - As pg_mem_is_own(). @own, @end: the mapping of ours
+ * that begins first of those that it touches. */
 bool pg_mem_first_own(uintptr_t addr, size_t len, uintptr_t *own,
 		      uintptr_t *end);
 

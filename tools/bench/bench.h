@@ -3,8 +3,9 @@
  * bench.h - the parts of `pgmap bench`.
  *
  * core.c, map.c, micro.c and migrate.c measure the library in this process,
- * the last two in the form of line.c. compare.c runs the work of work.c, a program of its own, by turns under pgmap and under a peer
- * that peer.c sets up.
+ * the last two in the form of line.c. compare.c runs the work of work.c, a
+ * program of its own, by turns under pgmap and under a peer that peer.c sets
+ * up.
  */
 #ifndef BENCH_H
 #define BENCH_H

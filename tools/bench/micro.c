@@ -153,7 +153,7 @@ static int measure_kernel_fault(struct bench *b, bool huge)
 	return 0;
 }
 
-/* From and to memory as cold as a driver's: 64 MB, or what fits the samples. */
+/* From and to memory as cold as a driver's. */
 static int measure_copy(struct bench *b)
 {
 	size_t len = b->nr * b->folio;
@@ -318,19 +318,26 @@ static int time_driver(struct bench *b, const struct pgmap_device_ops *ops,
 	uint32_t nr = (uint32_t)(b->folio / PAGE);
 	char what[64];
 
-	for (unsigned int k = 0; k < 2; k++)
+	/* Store, load and discard all twice: the first time, memory comes
+	 * from the kernel, and from its host. */
+	for (unsigned int k = 0; k < 4; k++) {
 		for (unsigned int i = 0; i < b->nr; i++) {
 			struct pgmap_io io = {.slot = (uint64_t)i * nr,
 					      .nr = nr,
 					      .buf = p + i * b->folio};
 			double began = now_us();
 
-			if (k ? ops->load(dev, &io, 1)
-			      : ops->store(dev, &io, 1))
-				return fail(ops->name, k ? "a load failed"
-							 : "a store failed");
-			add(k ? &load : &store, now_us() - began);
+			if (k % 2 ? ops->load(dev, &io, 1)
+				  : ops->store(dev, &io, 1))
+				return fail(ops->name,
+					    k % 2 ? "a load failed"
+						  : "a store failed");
+			if (k >= 2)
+				add(k % 2 ? &load : &store, now_us() - began);
 		}
+		if (k % 2)
+			ops->discard(dev, 0, (uint64_t)b->nr * nr);
+	}
 	snprintf(what, sizeof(what), "%s: store", ops->name);
 	print(b, what, &store, "memcpy", b->peer.copy);
 	snprintf(what, sizeof(what), "%s: load", ops->name);
@@ -344,7 +351,7 @@ static int measure_driver(struct bench *b, const char *name)
 	size_t len = b->nr * b->folio;
 	char *p = bench_map_memory(len, true), error[256] = "";
 	struct pgmap_device_args args = {
-		.options = "",
+		.options = strcmp(name, "mirror") ? "" : "keep=1G",
 		.nr_slots = len / PAGE,
 		.unit = PGMAP_MAX_FOLIO_PAGES,
 		.error = error,

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* pgmap_migrate() to the mirror device and back, beside memcpy. */
-#include <inttypes.h>
 #include <pgmap/pgmap.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "bench/bench.h"
 
@@ -195,7 +193,7 @@ int bench_migrate(bool json, uint64_t only)
 	};
 
 	bench_lines_begin(&t);
-	for (size_t f = getenv("F") ? 2 : 0; f < sizeof(folios) / sizeof(folios[0]); f++)
+	for (size_t f = 0; f < sizeof(folios) / sizeof(folios[0]); f++)
 		for (size_t s = 0; s < nr; s++)
 			if (!measure(&t, folios[f], sizes[s]))
 				return 1;
