@@ -29,7 +29,7 @@ MAY = {
     "preload": ("runtime/runtime.h",),
     "tools": ("beside.h", "bench/bench.h", "cmd.h", "number_in.h", "out.h"),
     "tools/bench": ("base/hash.h", "driver/driver.h", "mmu/uffd.h", "beside.h",
-                    "bench/bench.h", "number_in.h", "out.h"),
+                    "bench/", "number_in.h", "out.h"),
     "tools/explore": ("base/", "core/", "mmu/mmu.h", "mmu/soft.h", "explore/",
                       "out.h"),
     "examples": (),
