@@ -24,10 +24,14 @@
 #include "out.h"
 
 #define NONE UINT32_MAX
+#define EPOCHS 248u
 #define NEVER UINT32_MAX
 #define NR_STREAMS 16
 #define MOST_AHEAD 1024u /* pages loaded ahead of a stream */
 #define PAGE 4096u
+/* What --scan reads, behind a gap that nothing is loaded ahead across. */
+#define SCAN_PAGES (1u << 16)
+#define SCAN_GAP (1u << 12)
 
 enum state { HOLE, PRESENT, STANDBY, AWAY };
 /* What leaves together: all that is in RAM of a block; what was loaded
@@ -52,23 +56,26 @@ struct page {
 	bool dirty;
 	uint8_t left_from; /* Q or M; OFF: was never away */
 	uint32_t node;
-	uint64_t left_at; /* s.left[left_from] then */
-	uint32_t use;	  /* OPT: the record that touches it next */
+	uint8_t left_at; /* epoch() then */
+	uint32_t use;	 /* OPT: the record that touches it next */
 };
 
 struct count {
 	uint64_t loads, loaded; /* from the device: times, pages */
-	uint64_t outs;		/* units moved out of the page table */
+	uint64_t outs;		/* moves out of the page table: a run each */
 	uint64_t stored;	/* pages */
-	uint64_t backs;		/* moves back from standby */
+	uint64_t backs;		/* moves back from standby: a run each */
 };
 
 struct policy {
 	const char *name;
+	unsigned int reserve; /* 1/1000 of the budget: kept free */
 	unsigned int standby; /* 1/1000 of the budget */
 	unsigned int share;   /* of Q, or of M: see the functions */
-	enum list (*join)(const struct page *p, bool in_stream);
-	enum list (*back)(enum list from);
+	/* The list for what was loaded, or came back from standby. @p: with the
+	 * unit's mark; alone: it is one page, and all of its unit. */
+	enum list (*join)(const struct page *p, bool alone);
+	enum list (*back)(const struct page *p, bool alone);
 	uint32_t (*victim)(void);
 	bool sees_use;
 };
@@ -78,8 +85,9 @@ static struct {
 	uint64_t ram;
 	unsigned int block; /* pages */
 	enum unit unit;
-	bool store_early; /* on the way to standby, not after it */
-} opt = {12, 30, 6, 5, 100, 0, 16, BY_BLOCK, false};
+	bool store_early;  /* on the way to standby, not after it */
+	unsigned int scan; /* a page of another scan for so many touches */
+} opt = {12, 30, 6, 5, 100, 0, 16, BY_BLOCK, false, 0};
 
 static const struct policy *policy;
 static struct trace trace;
@@ -89,8 +97,9 @@ static struct {
 	struct page *page;
 	struct node *node;
 	uint32_t head[NR_LISTS], tail[NR_LISTS];
-	uint64_t nr[NR_LISTS];	 /* pages in each */
-	uint64_t left[NR_LISTS]; /* pages that went to the device from each */
+	uint64_t nr[NR_LISTS]; /* pages in each */
+	uint64_t units[NR_LISTS];
+	uint64_t left[NR_LISTS]; /* pages that were moved out of each */
 	uint64_t budget, target; /* target: of Q; ARC's p */
 	uint32_t *tree;		 /* OPT: units by next use; see far_set() */
 	struct stream {
@@ -108,6 +117,11 @@ static unsigned int pages_of(uint64_t mask)
 	return (unsigned int)__builtin_popcountll(mask);
 }
 
+static unsigned int runs_of(uint64_t mask)
+{
+	return pages_of(mask & ~(mask << 1));
+}
+
 static uint32_t block_of(uint32_t page)
 {
 	return page - page % opt.block;
@@ -120,6 +134,7 @@ static void take(uint32_t n)
 	*(u->prev == NONE ? &s.head[u->list] : &s.node[u->prev].next) = u->next;
 	*(u->next == NONE ? &s.tail[u->list] : &s.node[u->next].prev) = u->prev;
 	s.nr[u->list] -= pages_of(u->mask);
+	s.units[u->list]--;
 	u->list = OFF;
 }
 
@@ -134,6 +149,7 @@ static void put(uint32_t n, enum list list)
 	*(u->prev == NONE ? &s.head[list] : &s.node[u->prev].next) = n;
 	s.tail[list] = n;
 	s.nr[list] += pages_of(u->mask);
+	s.units[list]++;
 }
 
 /* ---- OPT: a tournament of all units, who is used last wins ---- */
@@ -175,21 +191,38 @@ static uint32_t farthest(void)
 
 /* ---- Policies ---- */
 
-static enum list to_q(const struct page *p, bool in_stream)
+/* Marks have room for a number below EPOCHS: pages that left from the list, in
+ * sixteenths of the budget. After EPOCHS an old mark looks young again. */
+static uint8_t epoch(unsigned int list)
+{
+	return (uint8_t)(s.left[list] * 16 / s.budget % EPOCHS);
+}
+
+/* Pages that left the list of @p since it did. */
+static uint64_t distance(const struct page *p)
+{
+	unsigned int since =
+		(epoch(p->left_from) + EPOCHS - p->left_at) % EPOCHS;
+
+	return p->left_from == OFF ? UINT64_MAX : since * s.budget / 16;
+}
+
+static enum list join_q(const struct page *p, bool alone)
 {
 	(void)p;
-	(void)in_stream;
+	(void)alone;
 	return Q;
 }
 
-static enum list back_to_same(enum list from)
+static enum list back_q(const struct page *p, bool alone)
 {
-	return from;
+	return join_q(p, alone);
 }
 
-static enum list back_to_m(enum list from)
+static enum list back_m(const struct page *p, bool alone)
 {
-	(void)from;
+	(void)p;
+	(void)alone;
 	return M;
 }
 
@@ -211,20 +244,14 @@ static uint32_t unused(void)
 	return s.head[Q];
 }
 
-/* Pages that left the list of @p since it did; NONE: it was never away. */
-static uint64_t distance(const struct page *p)
+/* S3-FIFO: what comes back to Q while it is remembered goes to M. */
+static enum list s3_join(const struct page *p, bool alone)
 {
-	return p->left_from == OFF ? UINT64_MAX
-				   : s.left[p->left_from] - p->left_at;
-}
-
-/* S3-FIFO: Q is small. What comes back while it is remembered goes to M. */
-static enum list s3_join(const struct page *p, bool in_stream)
-{
-	(void)in_stream;
+	(void)alone;
 	return p->left_from == Q && distance(p) <= s.budget ? M : Q;
 }
 
+/* Q is small: a part of the budget. */
 static uint32_t s3_victim(void)
 {
 	bool q =
@@ -234,11 +261,11 @@ static uint32_t s3_victim(void)
 	return s.head[q ? Q : M];
 }
 
-/* 2Q by refault distance, as Linux has it: what comes back sooner than M would
- * have turned over goes to M; what is too much in M is put on trial in Q. */
-static enum list refault_join(const struct page *p, bool in_stream)
+/* 2Q by refault distance, as Linux has it: what comes back before the budget
+ * has turned over goes to M; what is too much in M is put on trial in Q. */
+static enum list refault_join(const struct page *p, bool alone)
 {
-	(void)in_stream;
+	(void)alone;
 	return distance(p) <= s.budget ? M : Q;
 }
 
@@ -253,12 +280,30 @@ static uint32_t refault_victim(void)
 	return s.head[Q];
 }
 
+/* As core/evict.c does it: the same, but only what came alone, and it counts
+ * units, not knowing how many pages they have. */
+static enum list pgmap_join(const struct page *p, bool alone)
+{
+	return alone ? refault_join(p, alone) : Q;
+}
+
+static uint32_t pgmap_victim(void)
+{
+	while (s.units[M] * 100 > (s.units[Q] + s.units[M]) * policy->share) {
+		uint32_t n = s.head[M];
+
+		take(n);
+		put(n, Q);
+	}
+	return s.head[Q];
+}
+
 /* ARC: the target of Q follows which list's marks are hit. */
-static enum list arc_join(const struct page *p, bool in_stream)
+static enum list arc_join(const struct page *p, bool alone)
 {
 	uint64_t other = p->left_from == Q ? M : Q, step;
 
-	(void)in_stream;
+	(void)alone;
 	if (p->left_from == OFF || distance(p) + s.nr[p->left_from] > s.budget)
 		return Q;
 	step = s.nr[other] / (s.nr[p->left_from] + 1);
@@ -281,29 +326,34 @@ static uint32_t arc_victim(void)
 	return s.head[q ? Q : M];
 }
 
+/* A sixteenth of the budget is ready for the next loads: idle, or standby. */
 static const struct policy policies[] = {
-	{"OPT (bound)", 0, 0, to_q, back_to_same, farthest, true},
-	{"LRU (bound)", 0, 0, to_q, back_to_same, oldest, true},
-	{"CLOCK (bound)", 0, 0, to_q, back_to_same, unused, true},
-	{"FIFO", 0, 0, to_q, back_to_same, oldest, false},
-	{"standby 6%", 62, 0, to_q, back_to_same, oldest, false},
-	{"standby 12%", 125, 0, to_q, back_to_same, oldest, false},
-	{"standby 25%", 250, 0, to_q, back_to_same, oldest, false},
-	{"standby 50%", 500, 0, to_q, back_to_same, oldest, false},
-	{"S3-FIFO 10% 0", 0, 10, s3_join, back_to_m, s3_victim, false},
-	{"S3-FIFO 10% 6%", 62, 10, s3_join, back_to_m, s3_victim, false},
-	{"S3-FIFO 10% 12%", 125, 10, s3_join, back_to_m, s3_victim, false},
-	{"S3-FIFO 10% 25%", 250, 10, s3_join, back_to_m, s3_victim, false},
-	{"S3-FIFO 25% 12%", 125, 25, s3_join, back_to_m, s3_victim, false},
-	{"S3-FIFO 50% 12%", 125, 50, s3_join, back_to_m, s3_victim, false},
-	{"2Q 50% 0", 0, 50, refault_join, back_to_m, refault_victim, false},
-	{"2Q 50% 6%", 62, 50, refault_join, back_to_m, refault_victim, false},
-	{"2Q 50% 12%", 125, 50, refault_join, back_to_m, refault_victim, false},
-	{"2Q 75% 12%", 125, 75, refault_join, back_to_m, refault_victim, false},
-	{"ARC 0", 0, 0, arc_join, back_to_m, arc_victim, false},
-	{"ARC 6%", 62, 0, arc_join, back_to_m, arc_victim, false},
-	{"ARC 12%", 125, 0, arc_join, back_to_m, arc_victim, false},
-	{"ARC 25%", 250, 0, arc_join, back_to_m, arc_victim, false},
+	{"OPT (bound)", 0, 0, 0, join_q, back_q, farthest, true},
+	{"LRU (bound)", 0, 0, 0, join_q, back_q, oldest, true},
+	{"CLOCK (bound)", 0, 0, 0, join_q, back_q, unused, true},
+	{"FIFO", 62, 0, 0, join_q, back_q, oldest, false},
+	{"CLOCK 1/16", 0, 62, 0, join_q, back_q, oldest, false},
+	{"CLOCK 1/8", 0, 125, 0, join_q, back_q, oldest, false},
+	{"CLOCK 1/4", 0, 250, 0, join_q, back_q, oldest, false},
+	{"S3 10%", 62, 0, 10, s3_join, back_m, s3_victim, false},
+	{"S3 10% 1/16", 0, 62, 10, s3_join, back_m, s3_victim, false},
+	{"S3 25% 1/16", 0, 62, 25, s3_join, back_m, s3_victim, false},
+	{"2Q 50% 0", 62, 0, 50, refault_join, back_m, refault_victim, false},
+	{"2Q 50% 1/16", 0, 62, 50, refault_join, back_m, refault_victim, false},
+	{"2Q 75% 1/16", 0, 62, 75, refault_join, back_m, refault_victim, false},
+	{"ARC 1/16", 0, 62, 0, arc_join, back_m, arc_victim, false},
+	{"pgmap 25%", 62, 0, 25, pgmap_join, pgmap_join, pgmap_victim, false},
+	{"pgmap 33%", 62, 0, 33, pgmap_join, pgmap_join, pgmap_victim, false},
+	{"pgmap 50%", 62, 0, 50, pgmap_join, pgmap_join, pgmap_victim, false},
+	{"pgmap 67%", 62, 0, 67, pgmap_join, pgmap_join, pgmap_victim, false},
+	{"pgmap 25% 1/16", 0, 62, 25, pgmap_join, pgmap_join, pgmap_victim,
+	 false},
+	{"pgmap 33% 1/16", 0, 62, 33, pgmap_join, pgmap_join, pgmap_victim,
+	 false},
+	{"pgmap 50% 1/16", 0, 62, 50, pgmap_join, pgmap_join, pgmap_victim,
+	 false},
+	{"pgmap 67% 1/16", 0, 62, 67, pgmap_join, pgmap_join, pgmap_victim,
+	 false},
 };
 #define NR_POLICIES (sizeof(policies) / sizeof(policies[0]))
 #define OPT_POLICY (&policies[0])
@@ -326,18 +376,17 @@ static void store(uint32_t n, uint32_t first)
 static void leave(uint32_t n)
 {
 	uint32_t first = block_of(n - trace.nr_pages);
-	struct node *u = &s.node[n];
 
 	store(n, first);
 	take(n);
-	s.left[u->from] += pages_of(u->mask);
-	for (uint64_t m = u->mask; m; m &= m - 1) {
-		struct page *p = &s.page[first + (uint32_t)__builtin_ctzll(m)];
+	for (uint64_t m = s.node[n].mask; m; m &= m - 1)
+		s.page[first + (uint32_t)__builtin_ctzll(m)].state = AWAY;
+}
 
-		p->state = AWAY;
-		p->left_from = u->from;
-		p->left_at = s.left[u->from];
-	}
+static void mark(struct page *p, uint8_t from)
+{
+	p->left_from = from;
+	p->left_at = epoch(from);
 }
 
 static void to_standby(uint32_t n)
@@ -350,14 +399,18 @@ static void to_standby(uint32_t n)
 	*to = (struct node){.from = u->list, .mask = u->mask};
 	take(n);
 	put(n + trace.nr_pages, S);
-	s.count.outs++;
+	s.count.outs += runs_of(u->mask);
 	if (opt.store_early)
 		store(n + trace.nr_pages, first);
+	s.left[to->from] += pages_of(u->mask);
+	mark(&s.page[first], to->from);
 	for (uint64_t m = u->mask; m; m &= m - 1) {
 		struct page *p = &s.page[first + (uint32_t)__builtin_ctzll(m)];
 
 		p->state = STANDBY;
 		p->node = n + trace.nr_pages;
+		if (opt.unit != BY_BLOCK)
+			mark(p, to->from);
 	}
 	u->mask = 0;
 	if (policy == OPT_POLICY)
@@ -367,8 +420,9 @@ static void to_standby(uint32_t n)
 static void make_room(unsigned int nr)
 {
 	uint64_t standby = s.budget * policy->standby / 1000;
+	uint64_t budget = s.budget - s.budget * policy->reserve / 1000;
 
-	while (s.nr[Q] + s.nr[M] + s.nr[S] + nr > s.budget) {
+	while (s.nr[Q] + s.nr[M] + s.nr[S] + nr > budget) {
 		while (s.nr[S] <= standby && s.nr[Q] + s.nr[M])
 			to_standby(policy->victim());
 		leave(s.head[S]);
@@ -419,12 +473,13 @@ static uint64_t in_state(uint32_t first, enum state state)
 	return mask;
 }
 
-static void load(uint32_t page, bool whole, bool in_stream)
+static void load(uint32_t page, bool whole)
 {
 	uint32_t first = block_of(page);
 	uint64_t mask =
 		whole ? in_state(first, AWAY) : (uint64_t)1 << (page - first);
-	enum list list = policy->join(&s.page[page], in_stream);
+	const struct page *p = &s.page[opt.unit == BY_BLOCK ? first : page];
+	enum list list = policy->join(p, pages_of(mask) == 1);
 
 	make_room(pages_of(mask));
 	s.count.loads++;
@@ -443,14 +498,25 @@ static void fill(uint32_t page)
 	arrive(first, mask, policy->join(&s.page[page], false));
 }
 
+/* The run around the page: one move. The rest of its unit stays in standby. */
 static void bring_back(uint32_t page)
 {
 	uint32_t n = s.page[page].node, first = block_of(page);
 	struct node *u = &s.node[n];
+	uint64_t run = (uint64_t)1 << (page - first), more = run;
 
-	take(n);
+	while (more) {
+		run |= more;
+		more = (run << 1 | run >> 1) & u->mask & ~run;
+	}
 	s.count.backs++;
-	arrive(first, u->mask, policy->back((enum list)u->from));
+	s.nr[S] -= pages_of(run);
+	u->mask &= ~run;
+	if (!u->mask)
+		take(n);
+	arrive(first, run,
+	       policy->back(&s.page[opt.unit == BY_BLOCK ? first : page],
+			    pages_of(run) == 1));
 }
 
 /* ---- Streams of faults, as core/fault.c has them ---- */
@@ -479,7 +545,7 @@ static void ahead(struct stream *t, uint64_t page)
 
 		if (away)
 			load((uint32_t)start + (uint32_t)__builtin_ctzll(away),
-			     true, true);
+			     true);
 	}
 }
 
@@ -509,7 +575,7 @@ static void fault(uint32_t page)
 	}
 	was = t->page;
 	t->page = page;
-	load(page, goes_on, goes_on);
+	load(page, goes_on);
 	if (goes_on && page / opt.block > was / opt.block)
 		ahead(t, page);
 	else if (goes_on && page < was)
@@ -518,9 +584,8 @@ static void fault(uint32_t page)
 
 /* ---- Replay ---- */
 
-static void replay_one(size_t i)
+static struct page *touch(uint32_t nr)
 {
-	uint32_t nr = trace.touch[i] >> 1;
 	struct page *p = &s.page[nr];
 
 	switch (p->state) {
@@ -536,18 +601,45 @@ static void replay_one(size_t i)
 	default:
 		break;
 	}
-	p->dirty |= trace.touch[i] & 1;
-	if (!policy->sees_use)
+	return p;
+}
+
+/* Of a touched page, for those who see that. What was loaded ahead of a stream
+ * may have driven it out again. */
+static void see(const struct page *p)
+{
+	if (!policy->sees_use || p->state != PRESENT)
 		return;
 	s.node[p->node].used = true;
 	if (policy == LRU_POLICY && p->node != s.tail[Q]) {
 		take(p->node);
 		put(p->node, Q);
 	}
-	if (policy == OPT_POLICY) {
-		p->use = next_use[i];
+	if (policy == OPT_POLICY)
 		far_update(p->node);
-	}
+}
+
+/* Beside the work, somebody reads through what is used by nobody else. */
+static void scan(size_t i)
+{
+	uint32_t nth = (uint32_t)(i / opt.scan) % SCAN_PAGES;
+	struct page *p = touch(trace.nr_pages - SCAN_PAGES + nth);
+
+	p->use = (uint32_t)i + SCAN_PAGES * opt.scan;
+	see(p);
+}
+
+static void replay_one(size_t i)
+{
+	struct page *p;
+
+	if (opt.scan && i % opt.scan == 0)
+		scan(i);
+	p = touch(trace.touch[i] >> 1);
+	p->dirty |= trace.touch[i] & 1;
+	if (policy == OPT_POLICY)
+		p->use = next_use[i];
+	see(p);
 }
 
 static double ms(const struct count *c)
@@ -579,10 +671,13 @@ static void start(const struct policy *with)
 	s.budget = opt.ram / PAGE;
 	for (int i = 0; i < NR_LISTS; i++)
 		s.head[i] = s.tail[i] = NONE;
-	if (policy != OPT_POLICY)
-		return;
 	for (uint32_t p = 0; p < trace.nr_pages; p++)
 		page[p].use = NEVER;
+	for (uint32_t i = 0; opt.scan && i < SCAN_PAGES; i++)
+		page[trace.nr_pages - SCAN_PAGES + i] =
+			(struct page){.state = AWAY, .use = i * opt.scan};
+	if (policy != OPT_POLICY)
+		return;
 	for (size_t i = trace.nr; i-- > 0;) {
 		uint32_t *use = &page[trace.touch[i] >> 1].use;
 
@@ -632,6 +727,7 @@ static void parse(int argc, char **argv)
 		{"unit", required_argument, NULL, 'u'},
 		{"store", required_argument, NULL, 's'},
 		{"cost", required_argument, NULL, 'c'},
+		{"scan", required_argument, NULL, 'n'},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -657,6 +753,10 @@ static void parse(int argc, char **argv)
 		case 's':
 			opt.store_early = *optarg == 'e';
 			ok = strchr("el", *optarg);
+			break;
+		case 'n':
+			opt.scan = (unsigned int)strtoul(optarg, NULL, 10);
+			ok = opt.scan;
 			break;
 		case 'c':
 			ok = sscanf(optarg, "%lf,%lf,%lf,%lf,%lf",
@@ -689,6 +789,7 @@ int main(int argc, char **argv)
 	parse(argc, argv);
 	if (trace_record(argc - optind + 1, argv + optind - 1, &trace))
 		return 1;
+	trace.nr_pages += opt.scan ? SCAN_GAP + SCAN_PAGES : 0;
 	s.page = malloc(trace.nr_pages * sizeof(*s.page));
 	s.node = malloc(2 * (size_t)trace.nr_pages * sizeof(*s.node));
 	s.tree = malloc(2 * (size_t)trace.nr_pages * sizeof(*s.tree));
