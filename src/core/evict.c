@@ -18,17 +18,74 @@
 /* Faults that go above the budget before one of them tries to evict again. */
 #define HOPELESS_FAULTS 64u
 
+/*
+ * What pg_pt_queued() says of a block: nothing is known (0), it is in a queue,
+ * or the epoch in which it left, modulo the room in a byte. An epoch ends when
+ * a sixteenth of the budget has left, so a mark is young for a budget; it is
+ * taken for young again after fifteen.
+ */
+#define QUEUED 1u
+#define FIRST_MARK 2u
+#define NR_MARKS (256u - FIRST_MARK)
+#define YOUNG 16u
+
+static int ring_init(struct pg_ring *r, size_t size)
+{
+	r->block = pg_mem_map(size * sizeof(*r->block));
+	r->size = size;
+	return r->block ? 0 : -ENOMEM;
+}
+
+static void ring_fini(struct pg_ring *r)
+{
+	pg_mem_unmap(r->block, r->size * sizeof(*r->block));
+	r->block = NULL;
+}
+
+static size_t ring_length(const struct pg_ring *r)
+{
+	return r->tail - r->head;
+}
+
+static bool ring_grow(struct pg_ring *r)
+{
+	uintptr_t *block = pg_mem_map(2 * r->size * sizeof(*block));
+
+	if (!block)
+		return false;
+	for (size_t i = r->head; i != r->tail; i++)
+		block[i & (2 * r->size - 1)] = r->block[i & (r->size - 1)];
+	pg_mem_unmap(r->block, r->size * sizeof(*block));
+	r->block = block;
+	r->size *= 2;
+	return true;
+}
+
+/* Return: false without memory for a longer ring. */
+static bool ring_push(struct pg_ring *r, uintptr_t block)
+{
+	if (ring_length(r) == r->size && !ring_grow(r))
+		return false;
+	r->block[r->tail++ & (r->size - 1)] = block;
+	return true;
+}
+
+static uintptr_t ring_first(const struct pg_ring *r)
+{
+	return r->block[r->head & (r->size - 1)];
+}
+
 int pg_queue_init(struct pg_queue *q, size_t size)
 {
-	q->ring = pg_mem_map(size * sizeof(*q->ring));
-	q->size = size;
-	return q->ring ? 0 : -ENOMEM;
+	int ret = ring_init(&q->fresh, size);
+
+	return ret ? ret : ring_init(&q->again, size);
 }
 
 void pg_queue_fini(struct pg_queue *q)
 {
-	pg_mem_unmap(q->ring, q->size * sizeof(*q->ring));
-	q->ring = NULL;
+	ring_fini(&q->fresh);
+	ring_fini(&q->again);
 }
 
 size_t pg_queue_length(struct pg_queue *q)
@@ -36,25 +93,32 @@ size_t pg_queue_length(struct pg_queue *q)
 	size_t n;
 
 	pg_lock(&q->lock, LOCK_EVICT);
-	n = q->tail - q->head;
+	n = ring_length(&q->fresh) + ring_length(&q->again);
 	pg_unlock(&q->lock, LOCK_EVICT);
 	return n;
 }
 
-/* Holds LOCK_EVICT. Without memory for a longer queue the block is left out:
- * its next fault brings it in again. */
-static bool grow(struct pg_queue *q)
+static bool is_present(struct pgmap_mm *mm, uintptr_t va)
 {
-	uintptr_t *ring = pg_mem_map(2 * q->size * sizeof(*ring));
+	return pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_PRESENT;
+}
 
-	if (!ring)
-		return false;
-	for (size_t i = q->head; i != q->tail; i++)
-		ring[i & (2 * q->size - 1)] = q->ring[i & (q->size - 1)];
-	pg_mem_unmap(q->ring, q->size * sizeof(*ring));
-	q->ring = ring;
-	q->size *= 2;
-	return true;
+/* Is neither page beside it there, in its block? */
+static bool is_alone(struct pgmap_mm *mm, uintptr_t va)
+{
+	uintptr_t before = va - PG_PAGE_SIZE, after = va + PG_PAGE_SIZE;
+	uintptr_t block = pg_block_of(mm, va);
+
+	return !(pg_block_of(mm, before) == block && is_present(mm, before)) &&
+	       !(pg_block_of(mm, after) == block && is_present(mm, after));
+}
+
+static bool is_young(const struct pg_queue *q, uint8_t mark)
+{
+	return mark >= FIRST_MARK &&
+	       ((q->epoch + NR_MARKS - (mark - FIRST_MARK)) % NR_MARKS <=
+			YOUNG ||
+		pg_mutant("marks_stay_young"));
 }
 
 void pg_evict_note(struct pgmap_mm *mm, uintptr_t va)
@@ -65,9 +129,16 @@ void pg_evict_note(struct pgmap_mm *mm, uintptr_t va)
 
 	pg_lock(&q->lock, LOCK_EVICT);
 	queued = pg_pt_queued(&mm->pt, block);
-	if (!*queued && (q->tail - q->head < q->size || grow(q))) {
-		q->ring[q->tail++ & (q->size - 1)] = block;
-		*queued = 1;
+	/* Without memory for a longer queue the block is left out: its next
+	 * fault brings it in again. */
+	if (*queued != QUEUED) {
+		bool again = is_young(q, *queued) &&
+			     (is_alone(mm, va) ||
+			      pg_mutant("runs_count_as_used_again")) &&
+			     !pg_mutant("nothing_is_used_again");
+
+		if (ring_push(again ? &q->again : &q->fresh, block))
+			*queued = QUEUED;
 	}
 	pg_unlock(&q->lock, LOCK_EVICT);
 }
@@ -75,24 +146,44 @@ void pg_evict_note(struct pgmap_mm *mm, uintptr_t va)
 static bool pop(struct pgmap_mm *mm, uintptr_t *block)
 {
 	struct pg_queue *q = &mm->queue;
+	struct pg_ring *r = &q->fresh;
 	bool any;
 
 	pg_lock(&q->lock, LOCK_EVICT);
-	any = q->head != q->tail;
+	while (ring_length(&q->again) > ring_length(&q->fresh) &&
+	       !pg_mutant("used_again_may_be_all") &&
+	       ring_push(&q->fresh, ring_first(&q->again)))
+		q->again.head++;
+	if (!ring_length(r))
+		r = &q->again;
+	any = ring_length(r);
 	if (any) {
-		*block = q->ring[q->head++ & (q->size - 1)];
-		*pg_pt_queued(&mm->pt, *block) = 0;
+		*block = ring_first(r);
+		r->head++;
+		*pg_pt_queued(&mm->pt, *block) =
+			(uint8_t)(FIRST_MARK + q->epoch);
 	}
 	pg_unlock(&q->lock, LOCK_EVICT);
 	return any;
 }
 
+static void count_left(struct pgmap_mm *mm, size_t nr)
+{
+	struct pg_queue *q = &mm->queue;
+
+	pg_lock(&q->lock, LOCK_EVICT);
+	q->left += nr;
+	if (nr && q->left >= pg_load(&mm->budget, relaxed) / YOUNG) {
+		q->left = 0;
+		q->epoch = (q->epoch + 1) % NR_MARKS;
+	}
+	pg_unlock(&q->lock, LOCK_EVICT);
+}
+
 static bool has_present(struct pgmap_mm *mm, uintptr_t block)
 {
 	for (size_t i = 0; i < pg_block_pages(mm); i++)
-		if (pg_pte_state(
-			    pg_pte_read(&mm->pt, block + i * PG_PAGE_SIZE)) ==
-		    PG_PTE_PRESENT)
+		if (is_present(mm, block + i * PG_PAGE_SIZE))
 			return true;
 	return false;
 }
@@ -111,6 +202,7 @@ size_t pg_evict(struct pgmap_mm *mm, size_t nr)
 		moved = pg_migrate_to_device(mm, block, pg_block_pages(mm),
 					     false);
 		left += moved;
+		count_left(mm, moved);
 		pg_count(&mm->stat, evictions, moved);
 		if (!has_present(mm, block))
 			continue;

@@ -2,8 +2,16 @@
 /*
  * evict.h - what leaves first, and how much of it.
  *
- * A queue of the blocks (aligned, one folio long) that have a page in RAM, in
- * the order in which they came. The first leaves first.
+ * Two queues of the blocks (aligned, one folio long) that have a page in RAM,
+ * each in the order in which they came: new ones, and ones that had left and
+ * came back soon. The first of the new ones leaves first. When more than half
+ * are such that came back, the oldest of them is new again.
+ *
+ * Soon is before as many pages as the budget has had to leave, and only what
+ * comes back alone counts: what runs through memory brings runs of pages, and
+ * is over when they have been used once. So a scan passes through half of the
+ * RAM, and what is used again and again stays in the other. doc/eviction.md
+ * tells why it is this and not something else.
  */
 #ifndef PG_EVICT_H
 #define PG_EVICT_H
@@ -16,11 +24,19 @@
 struct pgmap_mm;
 struct pg_buf;
 
+/** struct pg_ring - Blocks, the first that came first. */
+struct pg_ring {
+	uintptr_t *block;  /* addresses */
+	size_t size;	   /* a power of two */
+	size_t head, tail; /* tail - head blocks; both only grow */
+};
+
 struct pg_queue {
-	struct pg_lock lock; /* LOCK_EVICT: all below */
-	uintptr_t *ring;     /* addresses of blocks */
-	size_t size;	     /* a power of two */
-	size_t head, tail;   /* tail - head blocks; both only grow */
+	struct pg_lock lock;  /* LOCK_EVICT: all below */
+	struct pg_ring fresh; /* new blocks */
+	struct pg_ring again; /* blocks that came back soon */
+	uint32_t epoch;	      /* grows as pages leave: see evict.c */
+	uint64_t left;	      /* pages that have left in it */
 };
 
 int pg_queue_init(struct pg_queue *q, size_t size);

@@ -70,7 +70,8 @@ struct pg_leaf {
 	/* Regions that ever had an entry: their part of pte is backed. LOCK_PT.
 	 */
 	bool touched[((size_t)1 << PG_LEAF_SHIFT) / PG_REGION_PAGES];
-	/* The block that starts here is in the eviction queue. LOCK_EVICT. */
+	/* Of the block that starts here: whether it is in an eviction queue,
+	 * or when it left (evict.c). LOCK_EVICT. */
 	uint8_t queued[(size_t)1 << PG_LEAF_SHIFT];
 };
 

@@ -144,6 +144,92 @@ TEST(eviction_ahead_of_need_stops_when_room_is_ready)
 	world_close();
 }
 
+/* ---- What came back soon ---- */
+
+static size_t length(const struct pg_ring *r)
+{
+	return r->tail - r->head;
+}
+
+/* @nr pages, each alone in its block and far from the others. */
+static void touch_alone(size_t nr)
+{
+	for (size_t i = 0; i < nr; i++)
+		get_byte(i * 64, 0);
+}
+
+/* Nothing leaves but by evict(): all of it fits the budget. */
+static void open_with_all_away(size_t nr, uint64_t budget)
+{
+	world_open(nr, budget, 16);
+	fill(0, nr);
+	CHECK_EQ(evict(nr), nr);
+}
+
+TEST(what_came_back_soon_stays_while_a_scan_passes)
+{
+	open_with_all_away(4096, 8192);
+	touch_alone(16);
+	for (int scan = 0; scan < 3; scan++) {
+		for (size_t i = 1024; i < 3072; i++)
+			get_byte(i, 0);
+		/* Half of what stays may be the sixteen. */
+		CHECK_EQ(evict(1600), 1600);
+		for (size_t i = 0; i < 16; i++)
+			CHECK_EQ(state_of(i * 64), PG_PTE_PRESENT);
+	}
+	check_filled(0, 4096);
+	world_check();
+	world_close();
+}
+
+TEST(what_comes_back_in_a_run_is_new)
+{
+	open_with_all_away(4096, 8192);
+	/* Of a stream only the first page comes alone. */
+	for (size_t i = 1024; i < 3072; i++)
+		get_byte(i, 0);
+	CHECK_EQ(length(&w.mm.queue.again), 1);
+	CHECK_EQ(length(&w.mm.queue.fresh), 127);
+	world_check();
+	world_close();
+}
+
+TEST(of_what_came_back_soon_half_may_leave_as_if_it_were_new)
+{
+	open_with_all_away(4096, 8192);
+	touch_alone(64);
+	CHECK_EQ(length(&w.mm.queue.again), 64);
+	CHECK_EQ(evict(1), 1);
+	CHECK_EQ(state_of(0), PG_PTE_DEVICE);
+	CHECK_EQ(length(&w.mm.queue.again), 32);
+	CHECK_EQ(length(&w.mm.queue.fresh), 31);
+	/* And then all of it, the oldest first. */
+	for (size_t i = 1; i < 64; i++) {
+		CHECK_EQ(state_of(i * 64), PG_PTE_PRESENT);
+		CHECK_EQ(evict(1), 1);
+		CHECK_EQ(state_of(i * 64), PG_PTE_DEVICE);
+	}
+	CHECK_EQ(pg_queue_length(&w.mm.queue), 0);
+	world_close();
+}
+
+TEST(what_comes_back_after_a_budget_has_left_is_new)
+{
+	open_with_all_away(4096, 4096);
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 2048; i < 4096; i++)
+			get_byte(i, 0);
+		CHECK_EQ(evict(2048), 2048);
+	}
+	get_byte(2048, 0);
+	CHECK_EQ(length(&w.mm.queue.again), 1);
+	get_byte(0, 0);
+	CHECK_EQ(length(&w.mm.queue.again), 1);
+	CHECK_EQ(length(&w.mm.queue.fresh), 1);
+	world_close();
+}
+
 /* ---- Devices that are full or broken ---- */
 
 static unsigned int room;

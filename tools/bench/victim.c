@@ -71,7 +71,7 @@ struct policy {
 	const char *name;
 	unsigned int reserve; /* 1/1000 of the budget: kept free */
 	unsigned int standby; /* 1/1000 of the budget */
-	unsigned int share;   /* of Q, or of M: see the functions */
+	unsigned int share;   /* %, of Q or of M: see the functions */
 	/* The list for what was loaded, or came back from standby. @p: with the
 	 * unit's mark; alone: it is one page, and all of its unit. */
 	enum list (*join)(const struct page *p, bool alone);
@@ -214,11 +214,6 @@ static enum list join_q(const struct page *p, bool alone)
 	return Q;
 }
 
-static enum list back_q(const struct page *p, bool alone)
-{
-	return join_q(p, alone);
-}
-
 static enum list back_m(const struct page *p, bool alone)
 {
 	(void)p;
@@ -326,34 +321,24 @@ static uint32_t arc_victim(void)
 	return s.head[q ? Q : M];
 }
 
-/* A sixteenth of the budget is ready for the next loads: idle, or standby. */
+/* A sixteenth of the budget is ready for the next loads: idle, or standby, as
+ * the name says. */
 static const struct policy policies[] = {
-	{"OPT (bound)", 0, 0, 0, join_q, back_q, farthest, true},
-	{"LRU (bound)", 0, 0, 0, join_q, back_q, oldest, true},
-	{"CLOCK (bound)", 0, 0, 0, join_q, back_q, unused, true},
-	{"FIFO", 62, 0, 0, join_q, back_q, oldest, false},
-	{"CLOCK 1/16", 0, 62, 0, join_q, back_q, oldest, false},
-	{"CLOCK 1/8", 0, 125, 0, join_q, back_q, oldest, false},
-	{"CLOCK 1/4", 0, 250, 0, join_q, back_q, oldest, false},
-	{"S3 10%", 62, 0, 10, s3_join, back_m, s3_victim, false},
-	{"S3 10% 1/16", 0, 62, 10, s3_join, back_m, s3_victim, false},
-	{"S3 25% 1/16", 0, 62, 25, s3_join, back_m, s3_victim, false},
-	{"2Q 50% 0", 62, 0, 50, refault_join, back_m, refault_victim, false},
-	{"2Q 50% 1/16", 0, 62, 50, refault_join, back_m, refault_victim, false},
-	{"2Q 75% 1/16", 0, 62, 75, refault_join, back_m, refault_victim, false},
+	{"OPT (bound)", 0, 0, 0, join_q, join_q, farthest, true},
+	{"LRU (bound)", 0, 0, 0, join_q, join_q, oldest, true},
+	{"CLOCK (bound)", 0, 0, 0, join_q, join_q, unused, true},
+	{"FIFO", 62, 0, 0, join_q, join_q, oldest, false},
+	{"CLOCK 1/16", 0, 62, 0, join_q, join_q, oldest, false},
+	{"CLOCK 1/8", 0, 125, 0, join_q, join_q, oldest, false},
+	{"CLOCK 1/4", 0, 250, 0, join_q, join_q, oldest, false},
+	{"S3-FIFO", 62, 0, 10, s3_join, back_m, s3_victim, false},
+	{"S3-FIFO 1/16", 0, 62, 10, s3_join, back_m, s3_victim, false},
+	{"ARC", 62, 0, 0, arc_join, back_m, arc_victim, false},
 	{"ARC 1/16", 0, 62, 0, arc_join, back_m, arc_victim, false},
-	{"pgmap 25%", 62, 0, 25, pgmap_join, pgmap_join, pgmap_victim, false},
-	{"pgmap 33%", 62, 0, 33, pgmap_join, pgmap_join, pgmap_victim, false},
-	{"pgmap 50%", 62, 0, 50, pgmap_join, pgmap_join, pgmap_victim, false},
-	{"pgmap 67%", 62, 0, 67, pgmap_join, pgmap_join, pgmap_victim, false},
-	{"pgmap 25% 1/16", 0, 62, 25, pgmap_join, pgmap_join, pgmap_victim,
-	 false},
-	{"pgmap 33% 1/16", 0, 62, 33, pgmap_join, pgmap_join, pgmap_victim,
-	 false},
-	{"pgmap 50% 1/16", 0, 62, 50, pgmap_join, pgmap_join, pgmap_victim,
-	 false},
-	{"pgmap 67% 1/16", 0, 62, 67, pgmap_join, pgmap_join, pgmap_victim,
-	 false},
+	{"2Q", 62, 0, 50, refault_join, back_m, refault_victim, false},
+	{"2Q 1/16", 0, 62, 50, refault_join, back_m, refault_victim, false},
+	{"pgmap", 62, 0, 50, pgmap_join, pgmap_join, pgmap_victim, false},
+	{"pgmap 1/16", 0, 62, 50, pgmap_join, pgmap_join, pgmap_victim, false},
 };
 #define NR_POLICIES (sizeof(policies) / sizeof(policies[0]))
 #define OPT_POLICY (&policies[0])
