@@ -38,7 +38,8 @@ static struct {
 } rec = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* What this thread touched last, unless another has touched something since:
- * that makes a touch of the same page cheap. */
+ * that makes a touch of the same page cheap. Both are read without the lock: a
+ * wrong guess costs a record. */
 static _Thread_local struct {
 	uintptr_t page;
 	size_t nr;
@@ -207,7 +208,8 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *t)
 }
 
 /* What the work prints is "metric NAME...", or of no interest. */
-int __wrap_printf(const char *format, ...);
+__attribute__((format(printf, 1, 2))) int __wrap_printf(const char *format,
+							...);
 int __wrap_printf(const char *format, ...)
 {
 	struct trace_phase *now = &rec.phase[rec.nr_phases];

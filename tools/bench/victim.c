@@ -11,7 +11,8 @@
  *   it is in use. What has been in standby long enough goes to the device.
  * - Of what went to the device a mark is left: when, and from which list.
  *
- * OPT, LRU and CLOCK see more than that. They are there as bounds.
+ * OPT, LRU and CLOCK see more than that. They are there as bounds. What came
+ * of it is in doc/eviction.md.
  */
 #include <getopt.h>
 #include <inttypes.h>
