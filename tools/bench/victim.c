@@ -700,6 +700,8 @@ static void usage(void)
 		"--block PAGES      power of two, to 64; default 16\n"
 		"--unit block|load|page  what leaves together\n"
 		"--store early|late on the way to standby, or after it\n"
+		"--scan N           beside it, a page of a scan for each N "
+		"touches\n"
 		"--cost LOAD_PAGE,LOAD_BLOCK,MOVE_BACK,OUT,STORE_BLOCK\n"
 		"                   us; default 12,30,6,5,100\n");
 	exit(2);
