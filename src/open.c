@@ -162,8 +162,10 @@ static void serve(struct host *h, const struct pg_uffd_event *ev)
 	pg_count(st, fault_ns, ns);
 	pg_count(st, fault_hist[pgmap_hist_bucket(ns)], 1);
 	follow(h, ev->tid);
-	if ((pg_load(&h->mm.ahead, relaxed) ||
-	     (pg_load(&h->mm.pool.nr_full, relaxed) < h->mm.pool.keep / 4 &&
+	if ((pg_load(&h->mm.asked, relaxed) ||
+	     pg_load(&h->mm.nr_breaks, relaxed) !=
+		     pg_load(&h->mm.nr_broken, relaxed) ||
+	     (pg_load(&h->mm.pool.room, relaxed) < h->mm.pool.keep / 4 &&
 	      pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
 		      pg_load(&h->mm.budget, relaxed))) &&
 	    !pg_load(&h->paused, relaxed))
@@ -235,7 +237,8 @@ static void evict_body(void *arg)
 		wake_all(h);
 		moved = resting ? 0 : pg_evict_ahead(&h->mm);
 		/* What comes must not keep what should go from leaving. */
-		ahead = !moved && pg_load_ahead(&h->mm);
+		ahead = !moved &&
+			(pg_load_ahead(&h->mm) || pg_break_next(&h->mm));
 		if (moved ||
 		    pg_mm_used(&h->mm) <= pg_load(&h->mm.budget, relaxed))
 			rest = resting = 0;
@@ -546,6 +549,13 @@ int pgmap_mm_destroy(struct pgmap_mm *mm)
 
 /* ---- Fork ---- */
 
+/* A child cannot move what it shares with us. */
+static int return_standby(struct pgmap_mm *mm, void *arg)
+{
+	(void)arg;
+	return pg_mm_return_standby(mm, 0, UINTPTR_MAX);
+}
+
 static int pause_for_fork(struct pgmap_mm *mm, void *arg)
 {
 	struct host *h = host_of(mm);
@@ -585,7 +595,7 @@ int pg_host_fork_prepare(struct pgmap_mm *mm)
 	/* With LOCK_MM held, F parks what comes and K has nothing to evict. */
 	pgmap_mm_change_begin(mm);
 	ask_lock(h);
-	if ((reopen || !ask(h, release_all, NULL)) &&
+	if (!ask(h, reopen ? return_standby : release_all, NULL) &&
 	    !ask(h, pause_for_fork, NULL))
 		return 0;
 	pg_unlock(&h->ask, LOCK_FORK);

@@ -246,6 +246,12 @@ static inline void world_open(size_t nr, uint64_t budget, size_t folio)
 	world_open_on(NULL, nr, budget, folio);
 }
 
+/** no_standby() - What is evicted is stored at once. */
+static inline void no_standby(void)
+{
+	w.mm.standby_pages = 0;
+}
+
 /** world_check() - Do all invariants hold? */
 static inline void world_check(void)
 {
@@ -354,8 +360,8 @@ static inline void drop(size_t i, size_t nr)
 /** empty_pool() - No buffer has a page: the next one must be filled. */
 static inline void empty_pool(void)
 {
-	while (w.mm.pool.full)
-		pg_pool_put_empty(&w.mm.pool, pg_pool_get_full(&w.mm.pool));
+	while (w.mm.pool.full || w.mm.pool.part)
+		pg_pool_put_empty(&w.mm.pool, pg_pool_get_room(&w.mm.pool, 1));
 }
 
 static inline uint64_t counter(const char *name)

@@ -101,6 +101,10 @@ void pgmap_mm_change_end(struct pgmap_mm *mm);
 void pgmap_mm_remove(struct pgmap_mm *mm, void *addr, size_t len);
 /** pgmap_mm_unmap() - The range is unmapped, or mapped over. As remove. */
 void pgmap_mm_unmap(struct pgmap_mm *mm, void *addr, size_t len);
+/** pgmap_mm_remap_begin() - mremap() is about to move a range. Inside
+ * begin/end, before the system call.
+ * Return: 0; -EINVAL not aligned; -ENOMEM: then the range must not move. */
+int pgmap_mm_remap_begin(struct pgmap_mm *mm, void *old, size_t old_len);
 /**
  * pgmap_mm_remap() - mremap() has moved @old to @new_ and may have changed its
  * length. Inside begin/end, after the system call.

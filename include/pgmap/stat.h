@@ -25,6 +25,7 @@ extern "C" {
 	X(hole_faults, "count", "faults on pages that were never written")     \
 	X(loads, "pages", "loaded from the device on a touch")                 \
 	X(prefetched, "pages", "loaded beside a touched page")                 \
+	X(standby_hits, "pages", "given back before they had left RAM")        \
 	X(evictions, "pages", "taken out of RAM")                              \
 	X(clean, "pages", "of them not stored: the device held the same")      \
 	X(busy, "pages", "left in RAM because pinned, shared or in flight")    \

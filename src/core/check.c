@@ -12,7 +12,7 @@
 
 struct walk {
 	struct pgmap_mm *mm;
-	uint64_t present, stuck, away, copies, refs, pages, used;
+	uint64_t present, standby, stuck, away, copies, refs, pages, used;
 	const char *broken;
 };
 
@@ -22,18 +22,38 @@ struct walk {
 			(w)->broken = rule ": " #cond;                         \
 	} while (0)
 
+/* An entry names page @page of the pool. Return: the pfn of its copy, or 0. */
+static uint64_t check_standby(struct walk *w, uintptr_t va, uint64_t page)
+{
+	const struct pg_pool *p = &w->mm->pool;
+	const struct pg_buf *b;
+	uint32_t i;
+
+	w->standby++;
+	MUST(w, page < (uint64_t)p->nr * p->buf_pages, "standby");
+	if (w->broken)
+		return 0;
+	b = pg_pool_buf(p, page, &i);
+	MUST(w, b->bits[i / 64] >> (i % 64) & 1, "standby");
+	MUST(w, b->va + (size_t)i * PG_PAGE_SIZE == va, "standby");
+	w->copies += b->copy[i] != 0;
+	return b->copy[i];
+}
+
 static void check_entry(struct walk *w, uintptr_t va)
 {
 	pg_pte_t e = pg_pte_read(&w->mm->pt, va);
 	struct pgmap_device *dev = w->mm->dev;
 	uint64_t pfn = pg_pte_value(e);
 
-	MUST(w, pg_pte_state(e) <= PG_PTE_POISON, "entry");
+	MUST(w, pg_pte_state(e) <= PG_PTE_STANDBY, "entry");
 	MUST(w, pg_pte_state(e) != PG_PTE_MIGRATING, "R84");
 	if (pg_pte_state(e) == PG_PTE_PRESENT) {
 		w->present++;
 		w->copies += pfn != 0;
 	}
+	if (pg_pte_state(e) == PG_PTE_STANDBY)
+		pfn = check_standby(w, va, pfn);
 	if (e & PG_PTE_STUCK)
 		w->stuck++;
 	if (pg_pte_state(e) == PG_PTE_DEVICE)
@@ -91,20 +111,39 @@ static void check_allocator(struct walk *w)
 static void check_pool(struct walk *w)
 {
 	struct pg_pool *p = &w->mm->pool;
-	uint64_t filled = 0;
-	uint32_t nr = 0, nr_full = 0;
+	uint64_t filled = 0, room = 0;
+	uint32_t nr = 0, nr_room = 0, nr_standby = 0;
 
 	for (uint32_t i = p->empty; i && nr <= p->nr; i = p->buf[i - 1].next) {
 		MUST(w, p->buf[i - 1].filled == 0, "pool");
 		nr++;
 	}
-	for (uint32_t i = p->full; i && nr <= p->nr; i = p->buf[i - 1].next) {
+	for (int whole = 0; whole < 2; whole++)
+		for (uint32_t i = whole ? p->full : p->part; i && nr <= p->nr;
+		     i = p->buf[i - 1].next) {
+			MUST(w,
+			     whole ==
+				     (p->buf[i - 1].filled == p->buf[i - 1].nr),
+			     "pool");
+			room += p->buf[i - 1].filled;
+			nr_room++;
+			nr++;
+		}
+	filled = room;
+	for (uint32_t i = p->standby; i && nr <= p->nr;
+	     i = p->buf[i - 1].next) {
 		filled += p->buf[i - 1].filled;
-		nr_full++;
+		nr_standby++;
+		nr++;
+	}
+	if (w->mm->breaker) {
+		filled += w->mm->breaker->filled;
 		nr++;
 	}
 	MUST(w, nr == p->nr, "pool");
-	MUST(w, nr_full == pg_load(&p->nr_full, relaxed), "pool");
+	MUST(w, nr_standby == pg_load(&p->nr_standby, relaxed), "pool");
+	MUST(w, room == pg_load(&p->room, relaxed), "pool");
+	MUST(w, nr_room == pg_load(&p->nr_room, relaxed), "pool");
 	MUST(w, filled == pg_load(&p->filled, relaxed), "pool");
 }
 
@@ -127,6 +166,7 @@ static void check_all(struct walk *w)
 		check_allocator(w);
 	check_pool(w);
 	MUST(w, w->present == pg_load(&mm->present, relaxed), "budget");
+	MUST(w, w->standby == pg_load(&mm->standby, relaxed), "standby");
 	MUST(w, w->stuck == pg_load(&mm->stuck, relaxed), "stuck");
 	MUST(w, w->away == pg_load(&mm->away, relaxed), "R52");
 	MUST(w, w->copies == pg_load(&mm->copies, relaxed), "R52");

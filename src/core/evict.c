@@ -188,26 +188,63 @@ static bool has_present(struct pgmap_mm *mm, uintptr_t block)
 	return false;
 }
 
+static bool standby_is_full(const struct pgmap_mm *mm)
+{
+	uint64_t nr = pg_load(&mm->standby, relaxed);
+
+	/* The budget may have become less. */
+	return nr >= mm->standby_pages ||
+	       nr >= pg_load(&mm->budget, relaxed) / 8 ||
+	       pg_load(&mm->pool.nr_standby, relaxed) >= mm->standby_bufs;
+}
+
+/* The block that came first goes to standby. False: there is none. */
+static bool take_out(struct pgmap_mm *mm, size_t *kept)
+{
+	uintptr_t block;
+
+	if (!pop(mm, &block))
+		return false;
+	count_left(mm, pg_migrate_to_standby(mm, block));
+	if (has_present(mm, block)) {
+		pg_evict_note(mm, block);
+		(*kept)++;
+	}
+	return true;
+}
+
+/* What waits longest in standby is stored. False: nothing waits. */
+static bool settle(struct pgmap_mm *mm, size_t *left, size_t *kept)
+{
+	uintptr_t block;
+	size_t moved;
+	long nr = pg_migrate_standby_to_device(mm, &block, &moved);
+
+	if (nr < 0)
+		return false;
+	*left += (size_t)nr;
+	pg_count(&mm->stat, evictions, moved);
+	if (has_present(mm, block)) {
+		pg_evict_note(mm, block);
+		*kept += !nr;
+	}
+	return true;
+}
+
 size_t pg_evict(struct pgmap_mm *mm, size_t nr)
 {
 	size_t n = pg_queue_length(&mm->queue), left = 0, kept = 0;
-	uintptr_t block;
 
 	/* A block without a page, or that goes, costs little: not counted. */
-	for (; n && left < nr && kept < MOST_BLOCKS; n--) {
-		size_t moved;
-
-		if (!pop(mm, &block))
-			break;
-		moved = pg_migrate_to_device(mm, block, pg_block_pages(mm),
-					     false);
-		left += moved;
-		count_left(mm, moved);
-		pg_count(&mm->stat, evictions, moved);
-		if (!has_present(mm, block))
+	while (left < nr && kept < MOST_BLOCKS) {
+		if (standby_is_full(mm) && settle(mm, &left, &kept))
 			continue;
-		pg_evict_note(mm, block);
-		kept++;
+		if (n && take_out(mm, &kept)) {
+			n--;
+			continue;
+		}
+		if (!settle(mm, &left, &kept))
+			break;
 	}
 	return left;
 }
@@ -220,7 +257,7 @@ size_t pg_evict_ahead(struct pgmap_mm *mm)
 
 	if (used + 2 * pg_block_pages(mm) <= budget ||
 	    (used <= budget &&
-	     pg_load(&mm->pool.nr_full, relaxed) >= mm->pool.keep / 2))
+	     pg_load(&mm->pool.room, relaxed) >= mm->pool.keep / 2))
 		return 0;
 	/* Never wait for a writer: it may be waiting for our thread. */
 	if (!pg_read_trylock(&mm->lock, LOCK_MM))
@@ -257,7 +294,7 @@ struct pg_buf *pg_evict_buffer(struct pgmap_mm *mm, uint32_t nr)
 	for (int i = 0;; i++) {
 		uint32_t missing;
 
-		b = pg_pool_get_full(pool);
+		b = pg_pool_get_room(pool, nr);
 		if (b)
 			pg_buf_choose(b, nr);
 		missing = b ? pg_buf_missing(b, nr) : nr;

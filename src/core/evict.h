@@ -5,7 +5,8 @@
  * Two queues of the blocks (aligned, one folio long) that have a page in RAM,
  * each in the order in which they came: new ones, and ones that had left and
  * came back soon. The first of the new ones leaves first. When more than half
- * are such that came back, the oldest of them is new again.
+ * are such that came back, the oldest of them is new again. All have a second
+ * chance in standby (pool.h): what is touched there counts as come back.
  *
  * Soon is before as many pages as the budget has had to leave, and only what
  * comes back alone counts: what runs through memory brings runs of pages, and
@@ -48,10 +49,13 @@ size_t pg_queue_length(struct pg_queue *q);
 void pg_evict_note(struct pgmap_mm *mm, uintptr_t va);
 
 /**
- * pg_evict() - Move blocks to the device until @nr pages have left.
+ * pg_evict() - Make @nr pages free.
  *
- * Each block is tried once at most, and a limited number: pinned pages stay.
- * Holds LOCK_MM for reading. Return: pages that left.
+ * What came first goes to standby, and what has waited there longest to the
+ * device: a page that is touched in between comes back at once, and last in
+ * the queue. Each block is tried once at most, and a limited number: pinned
+ * pages stay.
+ * Holds LOCK_MM for reading. Return: pages that are free now.
  */
 size_t pg_evict(struct pgmap_mm *mm, size_t nr);
 

@@ -85,7 +85,7 @@ static bool fill_hole(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 {
 	size_t done = 0;
 
-	if (nr == PG_REGION_PAGES || pg_load(&mm->pool.nr_full, relaxed) ||
+	if (nr == PG_REGION_PAGES || pg_load(&mm->pool.nr_room, relaxed) ||
 	    (pg_mm_used(mm) + nr > pg_load(&mm->budget, relaxed) &&
 	     !pg_mutant("holes_are_filled_beyond_the_budget")) ||
 	    pg_mutant("holes_go_through_a_buffer"))
@@ -176,27 +176,27 @@ static struct pg_stream *stream_of(struct pgmap_mm *mm, uint64_t page)
 
 	for (uint32_t i = 0; i < PG_NR_STREAMS; i++) {
 		struct pg_stream *s = &mm->stream[i];
-		uint64_t was = pg_load(&s->page, relaxed);
-		uint64_t end = pg_load(&s->end, relaxed);
+		uint64_t lo = pg_load(&s->page, relaxed), hi = lo;
+		uint64_t edge = pg_load(&s->edge, relaxed);
 
-		if (was && page + near >= was &&
-		    page <= (end > was ? end : was) + near)
+		if (!lo)
+			continue;
+		if (edge && edge < lo)
+			lo = edge;
+		if (edge > hi)
+			hi = edge;
+		if (page + near >= lo && page <= hi + near)
 			return s;
 	}
 	return NULL;
 }
 
-/*
- * Ask for what comes next, twice as much each time. The first block of it is
- * left out: the fault there tells that the stream goes on, while what lies
- * behind it is there already.
- */
-static void ask_ahead(struct pgmap_mm *mm, struct pg_stream *s, uint64_t page)
+/* How much to ask for: twice as much each time. */
+static size_t next_window(struct pgmap_mm *mm, struct pg_stream *s)
 {
 	size_t block = pg_block_pages(mm);
 	uint64_t most = pg_load(&mm->budget, relaxed) / 16;
 	uint64_t window = 2 * (uint64_t)pg_load(&s->window, relaxed);
-	uint64_t start = (page / block + 1) * block;
 
 	if (most > MOST_AHEAD)
 		most = MOST_AHEAD;
@@ -204,15 +204,49 @@ static void ask_ahead(struct pgmap_mm *mm, struct pg_stream *s, uint64_t page)
 		window = block;
 	if (window > most)
 		window = most;
-	if (start < pg_load(&s->end, relaxed))
-		start = pg_load(&s->end, relaxed);
-	window -= window % block;
+	return window - window % block;
+}
+
+/*
+ * Ask for what comes next, if the last request has been reached. Between the
+ * two a block is left out: the fault there tells that the stream goes on, and
+ * what it will read until the next one is there, or on its way.
+ */
+static void ask_ahead(struct pgmap_mm *mm, struct pg_stream *s, uint64_t page,
+		      bool down)
+{
+	size_t block = pg_block_pages(mm), window;
+	uint64_t marker, edge, start;
+
+	page -= page % block;
+	if (down != pg_load(&s->down, relaxed)) {
+		pg_store(&s->down, down, relaxed);
+		pg_store(&s->window, 0, relaxed);
+		pg_store(&s->edge, 0, relaxed);
+	}
+	edge = pg_load(&s->edge, relaxed);
+	marker = pg_load(&s->marker, relaxed);
+	if (edge && (down ? page > marker : page < marker) &&
+	    !pg_mutant("each_fault_asks"))
+		return;
+	window = next_window(mm, s);
 	if (!window || pg_mutant("nothing_is_loaded_ahead"))
 		return;
-	start += block;
+	if (down) {
+		marker = edge && edge < page ? edge - block : page - block;
+		if (marker < window || marker > page)
+			return;
+		start = edge = marker - window;
+	} else {
+		marker = edge > page + block ? edge : page + block;
+		start = marker + block;
+		edge = start + window;
+	}
 	pg_store(&s->window, (uint32_t)window, relaxed);
-	pg_store(&s->end, start + window, relaxed);
-	pg_store(&mm->ahead, start << 12 | window, relaxed);
+	pg_store(&s->marker, marker, relaxed);
+	pg_store(&s->edge, edge, relaxed);
+	pg_store(&s->ahead, start << 12 | window, relaxed);
+	pg_fetch_or(&mm->asked, 1u << (s - mm->stream), relaxed);
 }
 
 /*
@@ -232,56 +266,111 @@ static bool in_stream(struct pgmap_mm *mm, uintptr_t va)
 		s = &mm->stream[pg_fetch_add(&mm->nr_streams, 1, relaxed) %
 				PG_NR_STREAMS];
 		pg_store(&s->window, 0, relaxed);
-		pg_store(&s->end, 0, relaxed);
+		pg_store(&s->edge, 0, relaxed);
 	}
 	was = pg_load(&s->page, relaxed);
 	pg_store(&s->page, page, relaxed);
-	if (!goes_on)
-		return false;
-	if (page / block > was / block)
-		ask_ahead(mm, s, page);
-	else if (page < was)
-		pg_store(&s->window, 0, relaxed);
-	return true;
+	if (goes_on && page / block != was / block &&
+	    (page > was || !pg_mutant("streams_go_up")))
+		ask_ahead(mm, s, page, page < was);
+	return goes_on;
 }
 
-/* Bring one page of [@va, @end) that is away, and those around it. Holds
- * LOCK_MM. Return: where to go on. */
-static uintptr_t load_next(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+/* Bring the page at @va, which is away, and those around it. Holds LOCK_MM. */
+static void load_ahead(struct pgmap_mm *mm, uintptr_t va)
 {
 	struct pgmap_folio *folio;
 	uint64_t pfn;
 
-	while (va < end &&
-	       pg_pte_state(pg_pte_read(&mm->pt, va)) != PG_PTE_DEVICE)
-		va += PG_PAGE_SIZE;
-	if (va >= end || !pg_mm_find(mm, va) ||
-	    !pg_migrate_get_folio(mm, va, &folio, &pfn))
-		return end;
+	if (!pg_mm_find(mm, va) || !pg_migrate_get_folio(mm, va, &folio, &pfn))
+		return;
 	pg_migrate_to_ram(mm, folio, va, true);
 	pgmap_folio_unlock(folio);
 	pgmap_folio_put(folio);
-	return pg_block_of(mm, va) + pg_block_pages(mm) * PG_PAGE_SIZE;
+}
+
+static bool is_away(struct pgmap_mm *mm, uint64_t page)
+{
+	return pg_pte_state(pg_pte_read(&mm->pt, page << PG_PAGE_SHIFT)) ==
+	       PG_PTE_DEVICE;
+}
+
+/* Load a block of what @s asked for. Holds LOCK_MM. False: that was all. */
+static bool stream_ahead(struct pgmap_mm *mm, struct pg_stream *s)
+{
+	size_t block = pg_block_pages(mm);
+	uint64_t asked = pg_load(&s->ahead, relaxed);
+	uint64_t start = asked >> 12, end = start + (asked & 4095), page;
+
+	if (pg_load(&s->down, relaxed)) {
+		while (start < end && !is_away(mm, end - 1))
+			end--;
+		page = end - 1;
+		if (start < end)
+			load_ahead(mm, page << PG_PAGE_SHIFT);
+		end = page / block * block;
+	} else {
+		while (start < end && !is_away(mm, start))
+			start++;
+		if (start < end)
+			load_ahead(mm, start << PG_PAGE_SHIFT);
+		start = (start / block + 1) * block;
+	}
+	/* Somebody may have asked for something else. */
+	pg_cas(&s->ahead, &asked, start < end ? start << 12 | (end - start) : 0,
+	       relaxed);
+	return pg_load(&s->ahead, relaxed);
 }
 
 bool pg_load_ahead(struct pgmap_mm *mm)
 {
-	uint64_t asked = pg_load(&mm->ahead, relaxed), rest;
-	uintptr_t va = asked >> 12 << PG_PAGE_SHIFT, end, next;
+	uint32_t asked = pg_load(&mm->asked, relaxed);
 
 	if (!asked)
 		return false;
 	/* Never wait for a writer: it may be waiting for our thread. */
 	if (!pg_read_trylock(&mm->lock, LOCK_MM))
 		return false;
-	end = va + (asked & 4095) * PG_PAGE_SIZE;
-	next = load_next(mm, va, end);
+	for (uint32_t i = 0; i < PG_NR_STREAMS; i++) {
+		if (!(asked >> i & 1))
+			continue;
+		pg_fetch_and(&mm->asked, ~(1u << i), relaxed);
+		if (stream_ahead(mm, &mm->stream[i]))
+			pg_fetch_or(&mm->asked, 1u << i, relaxed);
+	}
 	pg_read_unlock(&mm->lock, LOCK_MM);
-	rest = next < end ? (uint64_t)next >> PG_PAGE_SHIFT << 12 |
-				    (end - next) >> PG_PAGE_SHIFT
-			  : 0;
-	/* Somebody may have asked for something else. */
-	pg_cas(&mm->ahead, &asked, rest, relaxed);
+	return true;
+}
+
+static void ask_break(struct pgmap_mm *mm, uintptr_t va)
+{
+	uint32_t at = pg_fetch_add(&mm->nr_breaks, 1, relaxed);
+
+	pg_store(&mm->to_break[at % PG_NR_BREAKS], pg_block_of(mm, va),
+		 relaxed);
+}
+
+bool pg_break_next(struct pgmap_mm *mm)
+{
+	uint32_t asked = pg_load(&mm->nr_breaks, relaxed);
+	uint32_t at = pg_load(&mm->nr_broken, relaxed);
+	uintptr_t va;
+
+	if (at == asked)
+		return false;
+	/* Never wait for a writer: it may be waiting for our thread. */
+	if (!pg_read_trylock(&mm->lock, LOCK_MM))
+		return false;
+	if (asked - at > PG_NR_BREAKS)
+		at = asked - PG_NR_BREAKS;
+	va = pg_xchg(&mm->to_break[at % PG_NR_BREAKS], 0, relaxed);
+	pg_store(&mm->nr_broken, at + 1, relaxed);
+	if (!mm->breaker)
+		mm->breaker = pg_pool_get_empty(&mm->pool);
+	/* It takes more space, for a while all of it twice. */
+	if (va && pg_mm_find(mm, va) && !pg_load(&mm->short_of_space, relaxed))
+		pg_migrate_break(mm, mm->breaker, va);
+	pg_read_unlock(&mm->lock, LOCK_MM);
 	return true;
 }
 
@@ -297,8 +386,22 @@ static enum pg_fault_result fault_device(struct pgmap_mm *mm, uintptr_t va,
 	}
 	f.whole = in_stream(mm, va);
 	ret = mm->dev->map->ops.migrate_to_ram(&f);
+	if (!ret && !f.whole && pgmap_folio_order(f.folio) &&
+	    !pg_mutant("large_folios_stay"))
+		ask_break(mm, va);
 	pgmap_folio_unlock(f.folio);
 	pgmap_folio_put(f.folio);
+	if (ret == -EAGAIN) {
+		pg_count(&mm->stat, retries, 1);
+		return PG_FAULT_PARKED;
+	}
+	return ret ? PG_FAULT_OOM : PG_FAULT_DONE;
+}
+
+static enum pg_fault_result fault_standby(struct pgmap_mm *mm, uintptr_t va)
+{
+	int ret = pg_migrate_standby_to_ram(mm, va, in_stream(mm, va));
+
 	if (ret == -EAGAIN) {
 		pg_count(&mm->stat, retries, 1);
 		return PG_FAULT_PARKED;
@@ -347,6 +450,11 @@ static enum pg_fault_result fault_locked(struct pgmap_mm *mm, uintptr_t va,
 			return fault_hole(mm, vma, va);
 		case PG_PTE_PRESENT:
 			return fault_present(mm, vma, va);
+		case PG_PTE_STANDBY:
+			r = fault_standby(mm, va);
+			if (r != PG_FAULT_PARKED)
+				return r;
+			break;
 		case PG_PTE_DEVICE:
 			r = fault_device(mm, va, flags);
 			if (r != PG_FAULT_PARKED)

@@ -44,6 +44,11 @@ enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va,
  * faults: a block. Takes LOCK_MM for reading. Return: false: nothing to do. */
 bool pg_load_ahead(struct pgmap_mm *mm);
 
+/** pg_break_next() - One step of the thread that breaks large folios whose
+ * pages are not used together. One thread at a time. Takes LOCK_MM for reading.
+ * Return: false: nothing to do. */
+bool pg_break_next(struct pgmap_mm *mm);
+
 /** pg_fault_migrate_to_ram() - For pg_device_open(). */
 int pg_fault_migrate_to_ram(struct pgmap_fault *fault);
 

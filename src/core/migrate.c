@@ -13,11 +13,13 @@
 #define WORDS (PG_REGION_PAGES / 64)
 /* How often a page that cannot leave is put back before it is lost. */
 #define GIVE_TRIES 64
-/* Copies on the device are kept while so many of 256 are of use. */
+/* Copies on the device are kept while so many of 256 are of use, one load of a
+ * few to find out whether that is so again. */
 #define SAME_ENOUGH 64u
 #define PROBE_EVERY 16u
-/* ... and for at most a part of the budget: they take room on the device. */
-#define COPIES_PART 4u
+/* They take room on the device: for a quarter of the budget only, or three,
+ * where nearly all of them are of use. */
+#define SAME_NEARLY_ALL 230u
 
 /* A set of pages of one block or folio. */
 struct mask {
@@ -113,7 +115,18 @@ struct out {
 	struct mask holes; /* to move: absent ones, as zeros */
 	unsigned int nr_io;
 	bool waited;
+	bool single; /* a folio for each page */
 };
+
+static struct out out_begin(struct pgmap_mm *mm, struct pg_buf *buf,
+			    uintptr_t va, size_t nr)
+{
+	return (struct out){.mm = mm,
+			    .va = va,
+			    .nr = nr,
+			    .token = new_token(mm),
+			    .buf = buf};
+}
 
 /* R73, R76: present pages get migration entries in one critical section. */
 static void out_collect(struct out *o, bool holes)
@@ -225,9 +238,12 @@ static void out_note_failure(struct pgmap_mm *mm, int status, uint64_t nr)
 static void out_alloc(struct out *o, size_t i, size_t len)
 {
 	struct pgmap_mm *mm = o->mm;
-	unsigned int limit =
-		pg_mutant("unit_is_ignored") ? PGMAP_PMD_ORDER : mm->dev->order;
+	unsigned int limit = mm->dev->order;
 
+	if (pg_mutant("unit_is_ignored"))
+		limit = PGMAP_PMD_ORDER;
+	if (o->single && !pg_mutant("singles_are_joined"))
+		limit = 0;
 	while (len) {
 		struct pg_device_io *io = &o->buf->io[o->nr_io];
 		size_t at = page(o->va, i) / PG_PAGE_SIZE;
@@ -266,6 +282,25 @@ static void out_alloc(struct out *o, size_t i, size_t len)
  * left the page table, and the kernel refuses to move a page that somebody may
  * still write to, so nothing can change it any more.
  */
+static bool out_is_same(const struct out *o, size_t i)
+{
+	return pg_mutant("same_without_looking") ||
+	       (pg_device_holds(o->mm->dev, o->buf->copy[i],
+				pg_buf_at(o->buf, i)) &&
+		!pg_mutant("same_is_stored_again"));
+}
+
+/* Does a quarter of the folio of that copy hold nothing that anybody wants? Its
+ * space is free only with its last page: better to store the rest again. */
+static bool out_is_mostly_gone(const struct out *o, uint64_t pfn)
+{
+	struct pgmap_folio *folio = pg_map_head(o->mm->dev->map, pfn);
+	uint32_t nr = 1u << pgmap_folio_order(folio);
+
+	return pg_load(&folio->mapcount, relaxed) < nr - nr / 4 &&
+	       !pg_mutant("copies_of_a_part_are_kept");
+}
+
 static void out_compare(struct out *o)
 {
 	struct pgmap_mm *mm = o->mm;
@@ -276,10 +311,7 @@ static void out_compare(struct out *o)
 		if (!o->buf->copy[i])
 			continue;
 		nr++;
-		if (!pg_mutant("same_is_stored_again") &&
-		    (pg_device_holds(mm->dev, o->buf->copy[i],
-				     pg_buf_at(o->buf, i)) ||
-		     pg_mutant("same_without_looking"))) {
+		if (out_is_same(o, i)) {
 			mask_set(&o->same, i);
 			nr_same++;
 		} else {
@@ -287,10 +319,17 @@ static void out_compare(struct out *o)
 			out_put_copy(o, i);
 		}
 	}
-	pg_count(&mm->stat, clean, nr_same);
 	for (; nr; nr--)
 		was += nr_same && nr_same-- ? (256 - was) / 16 : -(was / 16);
 	pg_store(&mm->same, was, relaxed);
+	for (i = 0; mask_run(&o->same, o->nr, &i, &len); i++) {
+		if (out_is_mostly_gone(o, o->buf->copy[i])) {
+			out_put_copy(o, i);
+			mask_clear(&o->same, i);
+		} else {
+			pg_count(&mm->stat, clean, 1);
+		}
+	}
 }
 
 static bool is_full(const struct out *o)
@@ -440,24 +479,206 @@ static size_t out_finalize(struct out *o)
 size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 			    bool holes)
 {
-	struct out o = {.mm = mm, .va = va, .nr = nr};
-	size_t moved;
+	struct out o = out_begin(mm, pg_pool_get_empty(&mm->pool), va, nr);
+	size_t moved = 0;
 
-	o.token = new_token(mm);
-	o.buf = pg_pool_get_empty(&mm->pool);
 	out_collect(&o, holes);
-	if (!mask_any(&o.pages) && !mask_any(&o.holes)) {
-		pg_pool_put(&mm->pool, o.buf);
-		return 0;
+	if (mask_any(&o.pages) || mask_any(&o.holes)) {
+		out_unmap(&o);
+		out_compare(&o);
+		if (mask_any(&o.holes) &&
+		    pg_buf_fill(&mm->pool, o.buf, (uint32_t)nr))
+			o.holes = (struct mask){0};
+		out_copy(&o);
+		moved = out_finalize(&o);
 	}
-	out_unmap(&o);
-	out_compare(&o);
-	if (mask_any(&o.holes) && pg_buf_fill(&mm->pool, o.buf, (uint32_t)nr))
-		o.holes = (struct mask){0};
-	out_copy(&o);
-	moved = out_finalize(&o);
 	pg_pool_put(&mm->pool, o.buf);
 	return moved;
+}
+
+/* ---- Standby ---- */
+
+/* What was taken waits in its buffer from here on. Return: how much. */
+static size_t out_park(struct out *o)
+{
+	struct pgmap_mm *mm = o->mm;
+	size_t parked = 0, len;
+
+	pg_pt_lock(&mm->pt, o->va);
+	/* Whoever finds an entry of ours may use the buffer at once. */
+	if (!pg_mutant("buffer_is_named_late"))
+		o->buf->va = o->va;
+	for (size_t i = 0; mask_run(&o->pages, o->nr, &i, &len); i++) {
+		uintptr_t va = page(o->va, i);
+		pg_pte_t e = pg_pte_read(&mm->pt, va);
+
+		if (!is_ours(e, o->token)) {
+			out_restore(o, i, PG_PTE_HOLE);
+			continue;
+		}
+		if (e & PG_PTE_WAITED)
+			o->waited = true;
+		pg_pte_write(&mm->pt, va,
+			     pg_pte_make(PG_PTE_STANDBY,
+					 pg_pool_page(&mm->pool, o->buf,
+						      (uint32_t)i)));
+		parked++;
+	}
+	pg_fetch_sub(&mm->present, parked, relaxed);
+	pg_fetch_add(&mm->standby, parked, relaxed);
+	pg_pt_unlock(&mm->pt, o->va);
+	if (pg_mutant("buffer_is_named_late"))
+		o->buf->va = o->va;
+	if (o->waited && !pg_mutant("standby_wakes_nobody"))
+		pg_mmu_wake(mm->mmu, o->va, o->nr);
+	return parked;
+}
+
+size_t pg_migrate_to_standby(struct pgmap_mm *mm, uintptr_t va)
+{
+	struct out o = out_begin(mm, pg_pool_get_empty(&mm->pool), va,
+				 pg_block_pages(mm));
+	size_t parked;
+
+	out_collect(&o, false);
+	out_unmap(&o);
+	parked = out_park(&o);
+	if (parked)
+		pg_pool_put_standby(&mm->pool, o.buf);
+	else
+		pg_pool_put(&mm->pool, o.buf);
+	return parked;
+}
+
+/* The pages of the buffer that are in standby still. */
+static void out_collect_standby(struct out *o)
+{
+	struct pgmap_mm *mm = o->mm;
+	size_t nr = 0;
+
+	pg_pt_lock(&mm->pt, o->va);
+	for (uint32_t i = 0; i < o->nr; i++) {
+		uint64_t at = pg_pool_page(&mm->pool, o->buf, i);
+		pg_pte_t e = pg_pte_read(&mm->pt, page(o->va, i));
+
+		if (e != pg_pte_make(PG_PTE_STANDBY, at) &&
+		    (e != PG_PTE_HOLE || !pg_mutant("settle_resurrects")))
+			continue;
+		pg_pte_write(&mm->pt, page(o->va, i),
+			     pg_pte_make(PG_PTE_MIGRATING, o->token));
+		mask_set(&o->pages, i);
+		nr++;
+	}
+	pg_fetch_sub(&mm->standby, nr, relaxed);
+	pg_fetch_add(&mm->present, nr, relaxed);
+	pg_pt_unlock(&mm->pt, o->va);
+}
+
+long pg_migrate_standby_to_device(struct pgmap_mm *mm, uintptr_t *block,
+				  size_t *moved)
+{
+	struct pg_buf *b = pg_pool_get_standby(&mm->pool);
+	struct out o;
+	uint32_t nr;
+
+	if (!b)
+		return -ENOENT;
+	o = out_begin(mm, b, b->va, b->nr);
+	out_collect_standby(&o);
+	out_compare(&o);
+	out_copy(&o);
+	*moved = out_finalize(&o);
+	*block = o.va;
+	nr = b->filled;
+	pg_pool_put(&mm->pool, b);
+	return nr;
+}
+
+/* Page @i of @b is where it belongs again. Holds LOCK_PT. */
+static void standby_arrived(struct pgmap_mm *mm, struct pg_buf *b, uint32_t i,
+			    enum pg_pte_state state)
+{
+	uint64_t copy = b->copy[i];
+
+	b->copy[i] = 0;
+	pg_fetch_sub(&mm->standby, 1, relaxed);
+	if (state == PG_PTE_PRESENT) {
+		pg_fetch_add(&mm->present, 1, relaxed);
+		pg_count(&mm->stat, standby_hits, 1);
+	} else if (copy) {
+		pg_mm_put_copy(mm, copy);
+		copy = 0;
+	}
+	pg_pte_write(&mm->pt, page(b->va, i), pg_pte_make(state, copy));
+}
+
+/* The run of pages in standby around page @i of @b. Holds LOCK_PT. */
+static void standby_run(struct pgmap_mm *mm, const struct pg_buf *b,
+			uint32_t *i, uint32_t *len)
+{
+	uint32_t end = *i + 1;
+
+	while (*i && pg_pte_read(&mm->pt, page(b->va, *i - 1)) ==
+			     pg_pte_make(PG_PTE_STANDBY,
+					 pg_pool_page(&mm->pool, b, *i - 1)))
+		(*i)--;
+	while (end < b->nr &&
+	       pg_pte_read(&mm->pt, page(b->va, end)) ==
+		       pg_pte_make(PG_PTE_STANDBY,
+				   pg_pool_page(&mm->pool, b, end)))
+		end++;
+	*len = end - *i;
+}
+
+/* Give pages [i, i + len) of @b, all in standby. Holds LOCK_PT. */
+static int standby_give(struct pgmap_mm *mm, struct pg_buf *b, uint32_t i,
+			uint32_t len)
+{
+	while (len) {
+		size_t done;
+		int ret = pg_mmu_give(mm->mmu, page(b->va, i), pg_buf_at(b, i),
+				      len, &done);
+
+		pg_buf_mark(&mm->pool, b, i, (uint32_t)done, false);
+		for (; done; done--, len--)
+			standby_arrived(mm, b, i++, PG_PTE_PRESENT);
+		if (!ret)
+			continue;
+		if (ret == -EEXIST)
+			standby_arrived(mm, b, i, PG_PTE_PRESENT);
+		else if (ret == -ENOENT)
+			standby_arrived(mm, b, i, PG_PTE_HOLE);
+		else
+			return ret;
+		i++;
+		len--;
+	}
+	return 0;
+}
+
+int pg_migrate_standby_to_ram(struct pgmap_mm *mm, uintptr_t va, bool whole)
+{
+	struct pg_buf *b;
+	uint32_t i, len = 1;
+	pg_pte_t e;
+	int ret;
+
+	pg_pt_lock(&mm->pt, va);
+	e = pg_pte_read(&mm->pt, va);
+	if (pg_pte_state(e) != PG_PTE_STANDBY) {
+		pg_pt_unlock(&mm->pt, va);
+		return -EAGAIN;
+	}
+	b = pg_pool_buf(&mm->pool, pg_pte_value(e), &i);
+	if (whole)
+		standby_run(mm, b, &i, &len);
+	va = page(b->va, i);
+	ret = standby_give(mm, b, i, len);
+	pg_pt_unlock(&mm->pt, va);
+	if (!pg_mutant("no_second_departure"))
+		pg_evict_note(mm, va);
+	pg_mmu_wake(mm->mmu, va, len);
+	return ret;
 }
 
 /* ---- Device to RAM ---- */
@@ -472,7 +693,8 @@ struct in {
 	struct mask lost;
 	uint32_t nr_pages;
 	unsigned int nr_io;
-	bool keep; /* the device keeps what it holds: see keeps_copies() */
+	bool keep;  /* the device keeps what it holds: see keeps_copies() */
+	bool alone; /* of the first folio only */
 };
 
 /* R79: exactly the reference of whoever moves it, and one for each page that
@@ -496,7 +718,7 @@ static bool in_take(struct in *n, struct pgmap_folio *folio,
 
 	if (folio == first || (n->nr_io && io[n->nr_io - 1].folio == folio))
 		return true;
-	if (!pgmap_folio_trylock(folio))
+	if (n->alone || !pgmap_folio_trylock(folio))
 		return false;
 	pgmap_folio_get(folio);
 	if (in_freeze(folio)) {
@@ -750,15 +972,17 @@ bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
 	return locked;
 }
 
-/* Where most pages are changed before they leave, a copy only costs space; one
- * load of a few goes to find out whether that is still so. */
+/* Where most pages are changed before they leave, a copy only costs space. */
 static bool keeps_copies(const struct pgmap_mm *mm, uint64_t token)
 {
+	uint64_t most = pg_load(&mm->budget, relaxed) / 4;
+	uint32_t same = pg_load(&mm->same, relaxed);
+
+	if (same >= SAME_NEARLY_ALL)
+		most *= 3;
 	return !pg_load(&mm->short_of_space, relaxed) &&
-	       pg_load(&mm->copies, relaxed) <
-		       pg_load(&mm->budget, relaxed) / COPIES_PART &&
-	       (pg_mutant("copies_are_always_kept") ||
-		pg_load(&mm->same, relaxed) >= SAME_ENOUGH ||
+	       pg_load(&mm->copies, relaxed) < most &&
+	       (pg_mutant("copies_are_always_kept") || same >= SAME_ENOUGH ||
 		token % PROBE_EVERY == 0);
 }
 
@@ -794,4 +1018,80 @@ int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 	pg_mmu_wake(mm->mmu, n.va, n.nr);
 	pg_pool_put(&mm->pool, n.buf);
 	return ret;
+}
+
+/* ---- Device to device ---- */
+
+/* A folio of several pages that an entry of the block at @va names. */
+static bool large_folio(struct pgmap_mm *mm, uintptr_t va,
+			struct pgmap_folio **folio)
+{
+	for (size_t i = 0; i < pg_block_pages(mm); i++) {
+		pg_pte_t e = pg_pte_read(&mm->pt, page(va, i));
+		uint64_t pfn = pg_pte_value(e);
+
+		/* A hint: the entry may change as we look. */
+		if (pg_pte_state(e) != PG_PTE_DEVICE ||
+		    !pgmap_folio_order(pg_map_head(mm->dev->map, pfn)) ||
+		    !pg_migrate_get_folio(mm, page(va, i), folio, &pfn))
+			continue;
+		if (pgmap_folio_order(*folio))
+			return true;
+		pgmap_folio_unlock(*folio);
+		pgmap_folio_put(*folio);
+	}
+	return false;
+}
+
+/* What was loaded belongs to entries that go out again. Return: how much. */
+static size_t break_turn(struct in *n, struct out *o)
+{
+	size_t nr = 0, len;
+
+	for (size_t i = 0; mask_run(&n->pages, n->nr, &i, &len); i++) {
+		if (mask_has(&n->lost, i) && !pg_mutant("lost_is_broken_too"))
+			continue;
+		pg_mm_put_page(n->mm, n->buf->copy[i]);
+		n->buf->copy[i] = 0;
+		mask_clear(&n->pages, i);
+		mask_set(&o->pages, i);
+		nr++;
+	}
+	pg_fetch_sub(&n->mm->away, nr, relaxed);
+	pg_fetch_add(&n->mm->present, nr, relaxed);
+	return nr;
+}
+
+bool pg_migrate_break(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va)
+{
+	struct out o = out_begin(mm, b, va, pg_block_pages(mm));
+	struct in n = {.mm = mm,
+		       .va = va,
+		       .nr = o.nr,
+		       .token = o.token,
+		       .buf = b,
+		       .alone = true};
+	struct pgmap_folio *folio;
+
+	o.single = true;
+	if (pg_buf_fill(&mm->pool, b, (uint32_t)n.nr) ||
+	    !large_folio(mm, va, &folio))
+		return false;
+	pg_pt_lock(&mm->pt, va);
+	if (in_freeze(folio))
+		in_collect(&n, folio);
+	pg_pt_unlock(&mm->pt, va);
+	in_copy(&n);
+	/* Its space is free before its pages are stored again. */
+	pgmap_folio_unlock(folio);
+	pgmap_folio_put(folio);
+	if (break_turn(&n, &o)) {
+		out_copy(&o);
+		out_finalize(&o);
+	}
+	pg_pt_lock(&mm->pt, va);
+	in_restore(&n);
+	pg_pt_unlock(&mm->pt, va);
+	pg_mmu_wake(mm->mmu, va, n.nr);
+	return n.nr_pages;
 }

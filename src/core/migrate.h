@@ -8,6 +8,8 @@
  *   copy      destination allocated by its allocator, bytes stored or loaded
  *   pages     look again: is each page still ours to move?
  *   finalize  entries point at the destination, or back at the source; wake
+ * Eviction rests after unmap: standby entries point at the buffer, and collect
+ * takes them from there.
  * A page that is pinned, refused or raced stays where it was; the rest go on.
  */
 #ifndef PG_MIGRATE_H
@@ -20,6 +22,7 @@
 struct pgmap_mm;
 struct pgmap_folio;
 struct pgmap_fault;
+struct pg_buf;
 
 /**
  * pg_migrate_to_device() - Move what of [@va, @va + @nr pages) is in RAM.
@@ -30,6 +33,36 @@ struct pgmap_fault;
  */
 size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 			    bool holes);
+
+/**
+ * pg_migrate_to_standby() - Take what of a block is in RAM off the page table.
+ * @va: Of the block.
+ *
+ * Its pages stay in a buffer, where a fault finds them, until
+ * pg_migrate_standby_to_device() comes to it.
+ * Holds LOCK_MM. Return: how many.
+ */
+size_t pg_migrate_to_standby(struct pgmap_mm *mm, uintptr_t va);
+
+/**
+ * pg_migrate_standby_to_device() - Store what waits longest in standby.
+ * @block: Out: whose it is; what could not be stored is back in RAM.
+ * @moved: Out: pages that are on the device now.
+ *
+ * Holds LOCK_MM. Return: pages that are free now, as room or altogether, or
+ * -ENOENT: nothing waits.
+ */
+long pg_migrate_standby_to_device(struct pgmap_mm *mm, uintptr_t *block,
+				  size_t *moved);
+
+/**
+ * pg_migrate_standby_to_ram() - Give back the page at an address.
+ * @whole: And those beside it in its buffer.
+ *
+ * Holds LOCK_MM. Return: 0, also when it was unmapped meanwhile; -EAGAIN it is
+ * not, or no longer, in standby: look again; -ENOMEM.
+ */
+int pg_migrate_standby_to_ram(struct pgmap_mm *mm, uintptr_t va, bool whole);
 
 /**
  * pg_migrate_get_folio() - Lock and reference what the entry of @va names.
@@ -57,5 +90,16 @@ bool pg_migrate_get_folio(struct pgmap_mm *mm, uintptr_t va,
  */
 int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 		      uintptr_t va, bool whole);
+
+/**
+ * pg_migrate_break() - Store a large folio of a block again, page by page.
+ * @b:  A buffer that is the caller's.
+ * @va: Of the block.
+ *
+ * For memory whose pages are not used together: loading one of them would
+ * decode much of the folio each time, and all of it stays on the device to the
+ * last. Holds LOCK_MM. Return: was there one, and could it be had?
+ */
+bool pg_migrate_break(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va);
 
 #endif

@@ -11,30 +11,41 @@
 #include "core/migrate.h"
 #include "core/pagemap.h"
 
-#define MAX_BUFFERS 256u
+/* Of the budget, what may be room for loads, and the same again in standby. */
+#define POOL_PART 16u
+/* Buffers for either; those that are in somebody's hands come on top. */
+#define MAX_BUFFERS 8192u
+#define SPARE_BUFFERS 32u
 
 static uintptr_t bytes(size_t nr)
 {
 	return nr * PG_PAGE_SIZE;
 }
 
+/* A buffer may hold a single page. Their address space is bounded, too. */
+static uint32_t buffers_for(const struct pgmap_mm *mm, uint64_t pages)
+{
+	uint64_t nr = pages / POOL_PART;
+
+	if (nr > 2 * pages >> mm->order)
+		nr = 2 * pages >> mm->order;
+	if (nr > MAX_BUFFERS)
+		nr = MAX_BUFFERS;
+	return nr < 2 ? 2 : (uint32_t)nr;
+}
+
 int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
 	       struct pgmap_device *dev, uint64_t budget, uint64_t folio_size)
 {
 	uint64_t pages = budget / PG_PAGE_SIZE;
-	uint64_t keep;
+	uint32_t bufs;
 	int ret;
 
 	if (folio_size < PG_PAGE_SIZE || folio_size & (folio_size - 1) ||
 	    folio_size > PG_REGION_SIZE)
 		return -EINVAL;
 	mm->order = (unsigned int)__builtin_ctzll(folio_size / PG_PAGE_SIZE);
-	/* A sixteenth of the budget may lie ready as buffers. */
-	keep = pages / 16 >> mm->order;
-	if (keep < 2)
-		keep = 2;
-	if (keep > MAX_BUFFERS / 2)
-		keep = MAX_BUFFERS / 2;
+	bufs = buffers_for(mm, pages);
 	mm->mmu = mmu;
 	mm->dev = dev;
 	pg_store(&mm->budget, pages, relaxed);
@@ -46,9 +57,11 @@ int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
 	if (!ret)
 		ret = pg_queue_init(&mm->queue, 65536);
 	if (!ret)
-		ret = pg_pool_init(&mm->pool, mmu, (uint32_t)keep + 32,
+		ret = pg_pool_init(&mm->pool, mmu, 2 * bufs + SPARE_BUFFERS,
 				   (uint32_t)pg_block_pages(mm),
-				   (uint32_t)keep);
+				   pages / POOL_PART, bufs);
+	mm->standby_pages = pages / POOL_PART;
+	mm->standby_bufs = bufs;
 	if (ret)
 		pg_mm_fini(mm);
 	return ret;
@@ -291,6 +304,20 @@ void pg_mm_put_copy(struct pgmap_mm *mm, uint64_t pfn)
 	pg_mm_put_page(mm, pfn);
 }
 
+/* Page @page of the pool, which is in standby, has no copy any more. Holds
+ * LOCK_PT. Return: how many it had. */
+static size_t drop_standby_copy(struct pgmap_mm *mm, uint64_t page)
+{
+	uint32_t i;
+	struct pg_buf *b = pg_pool_buf(&mm->pool, page, &i);
+
+	if (!b->copy[i] || pg_mutant("standby_keeps_its_copy"))
+		return 0;
+	pg_mm_put_copy(mm, b->copy[i]);
+	b->copy[i] = 0;
+	return 1;
+}
+
 /* [@start, @end) lies in one region. */
 static size_t drop_copies_in(struct pgmap_mm *mm, uintptr_t start,
 			     uintptr_t end)
@@ -302,6 +329,8 @@ static size_t drop_copies_in(struct pgmap_mm *mm, uintptr_t start,
 	     va += PG_PAGE_SIZE) {
 		pg_pte_t e = pg_pte_read(&mm->pt, va);
 
+		if (pg_pte_state(e) == PG_PTE_STANDBY)
+			nr += drop_standby_copy(mm, pg_pte_value(e));
 		if (pg_pte_state(e) != PG_PTE_PRESENT || !pg_pte_value(e))
 			continue;
 		pg_pte_write(&mm->pt, va, pg_pte_flags(e));
@@ -343,6 +372,11 @@ static void drop_entry(struct pgmap_mm *mm, uintptr_t va)
 		if (pg_pte_value(e) && !pg_mutant("copy_outlives_its_page"))
 			pg_mm_put_copy(mm, pg_pte_value(e));
 		break;
+	case PG_PTE_STANDBY:
+		/* The page stays in its buffer as room. */
+		pg_fetch_sub(&mm->standby, 1, relaxed);
+		drop_standby_copy(mm, pg_pte_value(e));
+		break;
 	case PG_PTE_DEVICE:
 		pg_fetch_sub(&mm->away, 1, relaxed);
 		pg_mm_put_page(mm, pg_pte_value(e));
@@ -369,6 +403,11 @@ static int load_page(struct pgmap_mm *mm, uintptr_t va)
 		case PG_PTE_MIGRATING:
 			pg_yield();
 			continue;
+		case PG_PTE_STANDBY:
+			ret = pg_migrate_standby_to_ram(mm, va, true);
+			if (ret && ret != -EAGAIN)
+				return ret;
+			continue;
 		case PG_PTE_DEVICE:
 			break;
 		case PG_PTE_HOLE:
@@ -385,6 +424,34 @@ static int load_page(struct pgmap_mm *mm, uintptr_t va)
 		if (ret)
 			pg_yield();
 	}
+}
+
+int pg_mm_return_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+{
+	const struct pg_pool *p = &mm->pool;
+
+	/* Nobody puts or gets a buffer: we are alone. */
+	for (uint32_t at = p->standby; at; at = p->buf[at - 1].next) {
+		const struct pg_buf *b = &p->buf[at - 1];
+
+		for (uint32_t i = 0; i < b->nr; i++) {
+			uintptr_t page = b->va + bytes(i);
+			bool all = b->va >= va && b->va + bytes(b->nr) <= end;
+			int ret = 0;
+
+			if (page >= va && page < end &&
+			    pg_pte_read(&mm->pt, page) ==
+				    pg_pte_make(PG_PTE_STANDBY,
+						pg_pool_page(p, b, i)))
+				ret = pg_mutant("standby_is_moved_along")
+					      ? 0
+					      : pg_migrate_standby_to_ram(
+							mm, page, all);
+			if (ret)
+				return ret;
+		}
+	}
+	return 0;
 }
 
 int pg_mm_release(struct pgmap_mm *mm, uintptr_t va, size_t nr)
@@ -467,6 +534,8 @@ void pg_mm_remap(struct pgmap_mm *mm, uintptr_t old, size_t old_nr,
 
 		if (e == PG_PTE_HOLE)
 			continue;
+		/* Its buffer would not know where it belongs. */
+		pg_bug_on(pg_pte_state(e) == PG_PTE_STANDBY);
 		pg_pt_lock(&mm->pt, old + bytes(i));
 		pg_pte_write(&mm->pt, old + bytes(i), PG_PTE_HOLE);
 		pg_pt_unlock(&mm->pt, old + bytes(i));
@@ -648,6 +717,13 @@ static int unmap_job(struct pgmap_mm *mm, void *arg)
 	return 0;
 }
 
+static int return_job(struct pgmap_mm *mm, void *arg)
+{
+	const struct job *j = arg;
+
+	return pg_mm_return_standby(mm, j->va, j->va + bytes(j->nr));
+}
+
 static int remap_job(struct pgmap_mm *mm, void *arg)
 {
 	const struct job *j = arg;
@@ -699,6 +775,14 @@ void pgmap_mm_unmap(struct pgmap_mm *mm, void *addr, size_t len)
 		run_drop(mm, unmap_job, &j);
 }
 
+int pgmap_mm_remap_begin(struct pgmap_mm *mm, void *old, size_t old_len)
+{
+	struct job j = {.va = (uintptr_t)old, .nr = old_len / PG_PAGE_SIZE};
+	int ret = check_range(old, old_len);
+
+	return ret ? ret : run(mm, return_job, &j);
+}
+
 int pgmap_mm_remap(struct pgmap_mm *mm, void *old, size_t old_len, void *new_,
 		   size_t new_len)
 {
@@ -735,6 +819,8 @@ static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 
 		if (stop > end)
 			stop = end;
+		for (uintptr_t p = va; p < stop; p += PG_PAGE_SIZE)
+			pg_migrate_standby_to_ram(mm, p, false);
 		moved +=
 			pg_migrate_to_device(mm, va, (stop - va) / PG_PAGE_SIZE,
 					     !pg_mutant("holes_stay"));

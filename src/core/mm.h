@@ -18,12 +18,19 @@
 /* Streams of faults that are told apart. */
 #define PG_NR_STREAMS 16u
 
-/** struct pg_stream - Where faults follow each other. Relaxed; a lost update
- * costs a page or two. */
+/* Requests to break large folios that may wait. */
+#define PG_NR_BREAKS 256u
+
+/** struct pg_stream - Where faults follow each other, up or down. Relaxed; a
+ * lost update costs a page or two. */
 struct pg_stream {
-	pg_atomic64 page;   /* number of the latest one; 0: unused */
-	pg_atomic64 end;    /* of what is loaded ahead */
+	pg_atomic64 page; /* number of the latest one; 0: unused */
+	pg_atomic64 edge; /* where what was asked for ahead ends; 0: nothing */
+	pg_atomic64 marker; /* the block before it: a fault there asks again */
 	pg_atomic32 window; /* pages that were asked for last */
+	pg_atomic32 down;
+	/* To load ahead: page number << 12 | pages; 0: nothing. */
+	pg_atomic64 ahead;
 };
 
 /** struct pg_vma - A managed range. */
@@ -38,6 +45,8 @@ struct pgmap_mm {
 	struct pg_mmu *mmu;	  /* set once */
 	struct pgmap_device *dev; /* set once */
 	unsigned int order;	  /* of a block; set once */
+	uint64_t standby_pages;	  /* that may wait; set once */
+	uint32_t standby_bufs;	  /* ... in so many buffers; set once */
 
 	bool releasing;	    /* LOCK_MM for writing: loads evict nothing */
 	struct pg_vma *vma; /* LOCK_MM; sorted, disjoint, not adjacent */
@@ -48,15 +57,22 @@ struct pgmap_mm {
 
 	struct pg_stream stream[PG_NR_STREAMS];
 	pg_atomic32 nr_streams; /* relaxed */
-	/* To load ahead: page number << 12 | pages; 0: nothing. The latest
-	 * request replaces what was not begun. Relaxed. */
-	pg_atomic64 ahead;
+	pg_atomic32 asked;	/* bit: that stream has something to load
+				 * ahead; relaxed */
+	/* Blocks whose large folios are to be broken: a ring of hints, the
+	 * oldest are lost. Relaxed. */
+	pg_atomic64 to_break[PG_NR_BREAKS];
+	pg_atomic32 nr_breaks;	/* requests ever */
+	pg_atomic32 nr_broken;	/* of them done or lost; changed by K only */
+	struct pg_buf *breaker; /* K's, once it needed one */
 
 	pg_atomic64 budget;  /* pages; relaxed */
 	pg_atomic64 present; /* entries that are PRESENT or on their way out */
+	pg_atomic64 standby; /* entries that are STANDBY; relaxed */
 	pg_atomic64 away;    /* entries that are DEVICE or on their way in */
 	pg_atomic64 stuck;   /* of present, those marked STUCK; relaxed */
-	pg_atomic64 copies;  /* of present, those with a copy; relaxed */
+	pg_atomic64 copies;  /* of present and standby, those with a copy;
+			      * relaxed */
 	/* Of 256 pages with a copy that left lately, how many were the same;
 	 * relaxed, a lost update is no matter. */
 	pg_atomic32 same;
@@ -103,6 +119,10 @@ void pg_mm_put_copy(struct pgmap_mm *mm, uint64_t pfn);
 /** pg_mm_drop_copies() - Forget the copies on the device of all pages that are
  * in RAM, to make room there. Takes LOCK_PT. Return: how many. */
 size_t pg_mm_drop_copies(struct pgmap_mm *mm);
+
+/** pg_mm_return_standby() - Give back what of [@va, @end) is in standby.
+ * Holds LOCK_MM for writing. Return: 0 or -ENOMEM. */
+int pg_mm_return_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end);
 
 /** pg_mm_find() - The range that has @va, or NULL. Holds LOCK_MM. */
 const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va);

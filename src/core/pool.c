@@ -8,26 +8,42 @@
 #include "base/mutant.h"
 #include "core/pt.h"
 
-int pg_pool_init(struct pg_pool *p, struct pg_mmu *mmu, uint32_t nr,
-		 uint32_t buf_pages, uint32_t keep)
+/* Bytes of the arrays that belong to a buffer. */
+static size_t arrays_size(const struct pg_pool *p)
 {
+	const struct pg_buf *b = p->buf;
+
+	return p->buf_pages *
+	       (sizeof(*b->copy) + sizeof(*b->io) + sizeof(*b->dio));
+}
+
+int pg_pool_init(struct pg_pool *p, struct pg_mmu *mmu, uint32_t nr,
+		 uint32_t buf_pages, uint64_t keep, uint32_t keep_bufs)
+{
+	char *arrays;
+
 	p->mmu = mmu;
 	p->nr = nr;
 	p->buf_pages = buf_pages;
 	p->keep = keep;
+	p->keep_bufs = keep_bufs;
 	p->buf = pg_mem_map(nr * sizeof(*p->buf));
-	if (!p->buf)
-		return -ENOMEM;
+	p->arrays = arrays = pg_mem_map(nr * arrays_size(p));
 	p->mem = pg_mmu_pool_map(mmu, (size_t)nr * buf_pages);
-	if (!p->mem) {
-		pg_mem_unmap(p->buf, nr * sizeof(*p->buf));
-		p->buf = NULL;
+	if (!p->buf || !p->arrays || !p->mem) {
+		pg_pool_fini(p);
 		return -ENOMEM;
 	}
 	for (uint32_t i = nr; i-- > 0;) {
-		p->buf[i].mem = p->mem + (size_t)i * buf_pages * PG_PAGE_SIZE;
-		p->buf[i].nr = buf_pages;
-		p->buf[i].next = p->empty;
+		struct pg_buf *b = &p->buf[i];
+		char *a = arrays + i * arrays_size(p);
+
+		b->mem = p->mem + (size_t)i * buf_pages * PG_PAGE_SIZE;
+		b->nr = buf_pages;
+		b->copy = (uint64_t *)(void *)a;
+		b->io = (struct pg_device_io *)(void *)(b->copy + buf_pages);
+		b->dio = (struct pgmap_io *)(void *)(b->io + buf_pages);
+		b->next = p->empty;
 		p->empty = i + 1;
 	}
 	return 0;
@@ -35,11 +51,12 @@ int pg_pool_init(struct pg_pool *p, struct pg_mmu *mmu, uint32_t nr,
 
 void pg_pool_fini(struct pg_pool *p)
 {
-	if (!p->buf)
-		return;
-	pg_mmu_pool_unmap(p->mmu, p->mem, (size_t)p->nr * p->buf_pages);
+	if (p->mem)
+		pg_mmu_pool_unmap(p->mmu, p->mem, (size_t)p->nr * p->buf_pages);
+	pg_mem_unmap(p->arrays, p->nr * arrays_size(p));
 	pg_mem_unmap(p->buf, p->nr * sizeof(*p->buf));
 	p->buf = NULL;
+	p->mem = p->arrays = NULL;
 }
 
 static struct pg_buf *pop(struct pg_pool *p, uint32_t *list)
@@ -67,14 +84,18 @@ static void drop_pages(struct pg_pool *p, struct pg_buf *b)
 	pg_buf_mark(p, b, 0, b->nr, false);
 }
 
-struct pg_buf *pg_pool_get_full(struct pg_pool *p)
+struct pg_buf *pg_pool_get_room(struct pg_pool *p, uint32_t nr)
 {
 	struct pg_buf *b;
 
 	pg_lock(&p->lock, LOCK_POOL);
-	b = pop(p, &p->full);
-	if (b)
-		pg_fetch_sub(&p->nr_full, 1, relaxed);
+	b = pop(p, nr > 1 ? &p->full : &p->part);
+	if (!b)
+		b = pop(p, nr > 1 ? &p->part : &p->full);
+	if (b) {
+		pg_fetch_sub(&p->nr_room, 1, relaxed);
+		pg_fetch_sub(&p->room, b->filled, relaxed);
+	}
 	pg_unlock(&p->lock, LOCK_POOL);
 	return b;
 }
@@ -91,7 +112,7 @@ struct pg_buf *pg_pool_get_empty(struct pg_pool *p)
 			b->first = 0;
 			return b;
 		}
-		b = pg_pool_get_full(p);
+		b = pg_pool_get_room(p, 1);
 		if (b) {
 			drop_pages(p, b);
 			return b;
@@ -106,9 +127,14 @@ static void put(struct pg_pool *p, struct pg_buf *b, bool keep)
 	if (!keep)
 		drop_pages(p, b);
 	pg_lock(&p->lock, LOCK_POOL);
-	push(p, keep ? &p->full : &p->empty, b);
 	if (keep)
-		pg_fetch_add(&p->nr_full, 1, relaxed);
+		push(p, b->filled == b->nr ? &p->full : &p->part, b);
+	else
+		push(p, &p->empty, b);
+	if (keep) {
+		pg_fetch_add(&p->nr_room, 1, relaxed);
+		pg_fetch_add(&p->room, b->filled, relaxed);
+	}
 	pg_unlock(&p->lock, LOCK_POOL);
 }
 
@@ -116,12 +142,40 @@ void pg_pool_put(struct pg_pool *p, struct pg_buf *b)
 {
 	put(p, b,
 	    b->filled && !pg_load(&p->no_recycle, relaxed) &&
-		    pg_load(&p->nr_full, relaxed) < p->keep);
+		    pg_load(&p->nr_room, relaxed) < p->keep_bufs &&
+		    pg_load(&p->room, relaxed) < p->keep);
 }
 
 void pg_pool_put_empty(struct pg_pool *p, struct pg_buf *b)
 {
 	put(p, b, false);
+}
+
+void pg_pool_put_standby(struct pg_pool *p, struct pg_buf *b)
+{
+	uint32_t at = (uint32_t)(b - p->buf) + 1;
+
+	pg_lock(&p->lock, LOCK_POOL);
+	b->next = 0;
+	if (p->standby)
+		p->buf[p->newest - 1].next = at;
+	else
+		p->standby = at;
+	p->newest = at;
+	pg_fetch_add(&p->nr_standby, 1, relaxed);
+	pg_unlock(&p->lock, LOCK_POOL);
+}
+
+struct pg_buf *pg_pool_get_standby(struct pg_pool *p)
+{
+	struct pg_buf *b;
+
+	pg_lock(&p->lock, LOCK_POOL);
+	b = pop(p, &p->standby);
+	if (b)
+		pg_fetch_sub(&p->nr_standby, 1, relaxed);
+	pg_unlock(&p->lock, LOCK_POOL);
+	return b;
 }
 
 static bool is_there(const struct pg_buf *b, uint32_t i)

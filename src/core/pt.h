@@ -27,7 +27,9 @@ enum pg_pte_state {
 			       * 0; holds a folio reference */
 	PG_PTE_DEVICE = 2,    /* bits 12..: pfn; holds a folio reference */
 	PG_PTE_MIGRATING = 3, /* bits 12..: token of who moves it */
-	PG_PTE_POISON = 4     /* contents are lost */
+	PG_PTE_POISON = 4,    /* contents are lost */
+	PG_PTE_STANDBY = 5    /* on the way out, but still to be had: bits 12..:
+			       * number of the page in the pool */
 };
 #define PG_PTE_STATE 7u
 /** A fault waits for the migration to end: wake when it does. */

@@ -7,7 +7,9 @@
  * on heaps and programs, took longer both ways, and would make every fault
  * inside a 2 MB folio decode a megabyte. A block that LZ4 cannot shrink by a
  * sixteenth is kept as it is, one that repeats a single 8-byte word as that
- * word, one of zeros as nothing at all.
+ * word, one of zeros as nothing at all. After some that were kept as they are a
+ * page in the middle is tried first, and if that does not shrink, its block is
+ * not tried: arrays of numbers would take 100 us for nothing.
  *
  * Contents are in an arena, which packs them without gaps. The table has one
  * entry per slot; a block uses only the entry of its first slot. Discarding
@@ -48,6 +50,8 @@
 /* Steps of a discard between two chances for others to take the lock. */
 #define DISCARD_STEPS 256u
 #define NR_CONTEXTS 32u
+/* Blocks in a row that did not shrink before a part is tried first. */
+#define POOR_BLOCKS 2u
 
 /*
  * An entry of the table: 0, or a piece of a block.
@@ -74,6 +78,7 @@ struct lz4_dev {
 	struct context *contexts;
 	pg_atomic32 busy; /* bit: claimed; acquire to take, release to drop */
 	pg_atomic32 seen; /* bit: was ever claimed; relaxed */
+	pg_atomic32 poor; /* blocks in a row that did not shrink; relaxed */
 	struct pg_rwlock lock; /* LOCK_DRIVER: all below */
 	uint64_t *table;
 	uint16_t *leaf_used; /* entries set, for each page of the table */
@@ -277,24 +282,38 @@ static void lz4_discard(void *priv, uint64_t slot, uint64_t nr)
 
 /* ---- store ---- */
 
-/* Pack @bytes at @buf. Return: length of the contents; *@contents. */
-static uint32_t pack(struct context *c, const void *buf, uint32_t bytes,
-		     const void **contents)
+/* Compress @bytes. Return: their length then; 0: that is hardly less. */
+static uint32_t compress(struct context *c, const char *p, uint32_t bytes)
 {
+	int len = LZ4_compress_fast_extState(c->state, p, c->packed, (int)bytes,
+					     (int)(bytes - bytes / 16), 1);
+
+	return len > (int)WORD ? (uint32_t)len : 0;
+}
+
+/* Pack @bytes at @buf. Return: length of the contents; *@contents. */
+static uint32_t pack(struct lz4_dev *d, struct context *c, const void *buf,
+		     uint32_t bytes, const void **contents)
+{
+	uint32_t poor = pg_load(&d->poor, relaxed), len = 0;
 	const char *p = buf;
 	uint64_t word;
-	int len;
 
 	*contents = buf;
 	memcpy(&word, p, WORD);
 	if (!memcmp(p, p + WORD, bytes - WORD))
 		return word ? WORD : 0;
-	len = LZ4_compress_fast_extState(c->state, p, c->packed, (int)bytes,
-					 (int)(bytes - bytes / 16), 1);
-	if (len <= (int)WORD)
+	if (poor < POOR_BLOCKS || bytes <= PAGE ||
+	    compress(c, p + bytes / 2, PAGE))
+		len = compress(c, p, bytes);
+	/* One page says little of the next. */
+	if (bytes > PAGE)
+		pg_store(&d->poor, len ? 0 : poor + (poor < POOR_BLOCKS),
+			 relaxed);
+	if (!len)
 		return bytes;
 	*contents = c->packed;
-	return (uint32_t)len;
+	return len;
 }
 
 /* Put a packed block of 1 << @order pages into its slots. */
@@ -329,7 +348,7 @@ static int store_block(struct lz4_dev *d, uint64_t slot, unsigned int order,
 {
 	struct context *c = context_get(d);
 	const void *contents;
-	uint32_t len = pack(c, buf, PAGE << order, &contents);
+	uint32_t len = pack(d, c, buf, PAGE << order, &contents);
 	int ret;
 
 	pg_write_lock(&d->lock, LOCK_DRIVER);

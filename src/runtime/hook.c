@@ -192,7 +192,9 @@ static void hook_mremap(struct pg_call *c)
 	}
 	pgmap_mm_change_begin(mm);
 	ours = pg_mm_find(mm, old);
-	c->ret = make(c);
+	c->ret = ours ? pgmap_mm_remap_begin(mm, (void *)old, old_len) : 0;
+	if (!c->ret)
+		c->ret = make(c);
 	if (!pg_sys_failed(c->ret)) {
 		to = (uintptr_t)c->ret;
 		forget_moved(old, old_len, to, new_len, stays);

@@ -221,6 +221,7 @@ static void step_remap(void)
 			return;
 	pgmap_mm_change_begin(&w.mm);
 	unpin(from, n);
+	CHECK_EQ(pgmap_mm_remap_begin(&w.mm, PTR(from), n * PAGE), 0);
 	memcpy(old, model[from], n * BYTES);
 	forget(to, n);
 	for (size_t i = 0; i < n; i++) {

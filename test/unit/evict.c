@@ -19,6 +19,7 @@ static size_t evict(size_t nr)
 TEST(who_came_first_leaves_first)
 {
 	world_open(256, 4096, 16);
+	no_standby();
 	for (size_t b = 0; b < 16; b++)
 		fill(((b * 5) % 16) * 16, 16);
 	for (size_t b = 0; b < 16; b++) {
@@ -51,6 +52,7 @@ TEST(the_queue_grows_and_keeps_its_order)
 	size_t nr = 200000;
 
 	world_open(nr, 1u << 20, 1);
+	no_standby();
 	for (size_t i = 0; i < nr; i++) {
 		put_byte(i, 0, (uint8_t)i);
 		/* Not from an aligned start. */
@@ -134,7 +136,7 @@ TEST(eviction_ahead_of_need_stops_when_room_is_ready)
 	fill(64, 64);
 	while (pg_evict_ahead(&w.mm))
 		;
-	CHECK(pg_load(&w.mm.pool.nr_full, relaxed) >= w.mm.pool.keep / 2);
+	CHECK(pg_load(&w.mm.pool.room, relaxed) >= w.mm.pool.keep / 2);
 	/* A writer is not waited for. */
 	pg_store(&w.mm.budget, 1, relaxed);
 	pgmap_mm_change_begin(&w.mm);
@@ -162,6 +164,7 @@ static void touch_alone(size_t nr)
 static void open_with_all_away(size_t nr, uint64_t budget)
 {
 	world_open(nr, budget, 16);
+	no_standby();
 	fill(0, nr);
 	CHECK_EQ(evict(nr), nr);
 }

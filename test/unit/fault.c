@@ -195,6 +195,66 @@ TEST(what_follows_a_stream_is_loaded_ahead)
 	world_close();
 }
 
+TEST(what_lies_before_a_stream_that_goes_down_is_loaded_ahead)
+{
+	world_open(1024, 8192, 16);
+	fill(0, 1024);
+	migrate(0, 1024, true);
+	get_byte(1020, 0);
+	get_byte(1007, 0);
+	while (pg_load_ahead(&w.mm))
+		;
+	CHECK_EQ(count_of(992, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(count_of(976, 16, PG_PTE_PRESENT), 0);
+	CHECK_EQ(count_of(960, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(count_of(0, 960, PG_PTE_PRESENT), 0);
+	get_byte(991, 0);
+	/* The next ones first. */
+	CHECK(pg_load_ahead(&w.mm));
+	CHECK_EQ(count_of(928, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(count_of(912, 16, PG_PTE_PRESENT), 0);
+	while (pg_load_ahead(&w.mm))
+		;
+	CHECK_EQ(count_of(912, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(count_of(0, 912, PG_PTE_PRESENT), 0);
+	check_filled(0, 1024);
+	world_close();
+}
+
+TEST(two_streams_are_loaded_ahead_side_by_side)
+{
+	world_open(4096, 8192, 16);
+	fill(0, 4096);
+	migrate(0, 4096, true);
+	get_byte(0, 0);
+	get_byte(4095, 0);
+	get_byte(16, 0);
+	get_byte(4079, 0);
+	while (pg_load_ahead(&w.mm))
+		;
+	CHECK_EQ(count_of(48, 16, PG_PTE_PRESENT), 16);
+	CHECK_EQ(count_of(4032, 16, PG_PTE_PRESENT), 16);
+	check_filled(0, 4096);
+	world_close();
+}
+
+/* Nobody loads what is asked for: the stream must not ask for all there is. */
+TEST(a_stream_asks_again_only_where_the_last_request_ends)
+{
+	world_open(4096, 16384, 16);
+	fill(0, 4096);
+	migrate(0, 4096, true);
+	for (size_t i = 0; i < 1024; i += 16)
+		get_byte(i, 0);
+	while (pg_load_ahead(&w.mm))
+		;
+	/* 1024, a block, and as much again at most. */
+	CHECK(count_of(0, 4096, PG_PTE_PRESENT) <= 2 * 1024 + 32);
+	CHECK(count_of(1024, 3072, PG_PTE_PRESENT) > 256);
+	check_filled(0, 4096);
+	world_close();
+}
+
 TEST(nothing_is_loaded_ahead_of_touches_without_order)
 {
 	uint64_t rng = 1;

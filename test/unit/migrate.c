@@ -889,6 +889,28 @@ TEST(N60_one_byte_that_changed_makes_a_page_be_stored)
 	world_close();
 }
 
+/* A large folio takes its space until its last page goes. */
+TEST(a_folio_of_which_little_is_the_same_is_not_kept_for_that)
+{
+	world_open(16, 1024, 16);
+	for (size_t changed = 2; changed <= 5; changed += 3) {
+		fill(0, 16);
+		migrate(0, 16, true);
+		keep_copies();
+		migrate(0, 16, false);
+		CHECK_EQ(tdev.stored, 16);
+		for (size_t i = 0; i < changed; i++)
+			put_byte(i, 99, 0xee);
+		migrate(0, 16, true);
+		world_check();
+		CHECK_EQ(tdev.stored, changed == 2 ? 18 : 16);
+		CHECK_EQ(counter("clean"), 14);
+		check_filled(0, 16);
+		drop(0, 16);
+	}
+	world_close();
+}
+
 TEST(R52_a_copy_goes_with_its_page)
 {
 	world_open(64, 1024, 16);

@@ -89,7 +89,8 @@ TEST(init_survives_the_lack_of_memory_at_every_point)
 		CHECK_EQ(ret, -ENOMEM);
 		CHECK(!mm.vma && !mm.pool.buf && !mm.pt.leaf);
 	}
-	CHECK_EQ(n, 7); /* ranges, directory, queues, buffers, their memory */
+	/* Ranges, directory, queues, buffers, their arrays and memory. */
+	CHECK_EQ(n, 8);
 	pg_mm_fini(&mm);
 	world_close();
 }

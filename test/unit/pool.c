@@ -13,7 +13,9 @@ static void pool_open(uint32_t keep)
 {
 	CHECK_EQ(pg_soft_create(1, &w.mmu), 0);
 	memset(&pool, 0, sizeof(pool));
-	CHECK_EQ(pg_pool_init(&pool, w.mmu, NR, PAGES, keep), 0);
+	CHECK_EQ(pg_pool_init(&pool, w.mmu, NR, PAGES, (uint64_t)keep * PAGES,
+			      keep),
+		 0);
 }
 
 static void pool_close(void)
@@ -115,12 +117,12 @@ TEST(full_buffers_are_kept_up_to_a_number)
 	struct pg_buf *b[NR];
 
 	pool_open(3);
-	CHECK(!pg_pool_get_full(&pool));
+	CHECK(!pg_pool_get_room(&pool, PAGES));
 	for (int i = 0; i < 5; i++)
 		b[i] = full_buffer(PAGES);
 	for (int i = 0; i < 5; i++)
 		pg_pool_put(&pool, b[i]);
-	CHECK_EQ(pg_load(&pool.nr_full, relaxed), 3);
+	CHECK_EQ(pg_load(&pool.nr_room, relaxed), 3);
 	CHECK_EQ(filled(), 3 * PAGES);
 	/* An empty one can always be had: a full one is emptied for it. */
 	for (uint32_t i = 0; i < NR; i++) {
@@ -130,7 +132,7 @@ TEST(full_buffers_are_kept_up_to_a_number)
 	CHECK_EQ(filled(), 0);
 	for (uint32_t i = 0; i < NR; i++)
 		pg_pool_put(&pool, b[i]);
-	CHECK_EQ(pg_load(&pool.nr_full, relaxed), 0);
+	CHECK_EQ(pg_load(&pool.nr_room, relaxed), 0);
 	pool_close();
 }
 
@@ -142,7 +144,7 @@ TEST(a_full_buffer_comes_as_it_was_put)
 	b = full_buffer(7);
 	memset(b->mem, 0x5a, 7 * PAGE);
 	pg_pool_put(&pool, b);
-	CHECK(pg_pool_get_full(&pool) == b);
+	CHECK(pg_pool_get_room(&pool, PAGES) == b);
 	CHECK_EQ(b->filled, 7);
 	CHECK_EQ(b->mem[7 * PAGE - 1], 0x5a);
 	pg_pool_put(&pool, b);
@@ -155,7 +157,7 @@ TEST(a_page_that_somebody_else_may_read_is_not_used_again)
 	pg_pool_no_recycle(&pool);
 	pg_pool_put(&pool, full_buffer(PAGES));
 	CHECK_EQ(filled(), 0);
-	CHECK(!pg_pool_get_full(&pool));
+	CHECK(!pg_pool_get_room(&pool, PAGES));
 	pool_close();
 }
 
@@ -186,7 +188,7 @@ static void *use_buffers(void *arg)
 	uint64_t seed = (uint64_t)(uintptr_t)arg;
 
 	for (int i = 0; i < 5000; i++) {
-		struct pg_buf *b = pg_pool_get_full(&pool);
+		struct pg_buf *b = pg_pool_get_room(&pool, PAGES);
 
 		if (!b)
 			b = pg_pool_get_empty(&pool);
@@ -220,8 +222,8 @@ TEST(threads_share_the_buffers)
 	for (uint32_t i = 0; i < NR; i++)
 		sum += pool.buf[i].filled;
 	CHECK_EQ(sum, filled());
-	while (pool.full) {
-		pg_pool_put_empty(&pool, pg_pool_get_full(&pool));
+	while (pool.full || pool.part) {
+		pg_pool_put_empty(&pool, pg_pool_get_room(&pool, PAGES));
 		n++;
 	}
 	CHECK(n <= NR);

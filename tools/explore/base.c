@@ -20,7 +20,7 @@
 #include "explore/sys.h"
 
 #define PC __builtin_return_address(0)
-#define NR_IGNORED 16
+#define NR_IGNORED 32
 
 const char *x_mutant = "";
 

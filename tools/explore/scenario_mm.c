@@ -254,12 +254,17 @@ static void one_hole(void)
 	x_ignore(&mm.token, sizeof(mm.token));
 	x_ignore(&mm.stream, sizeof(mm.stream));
 	x_ignore(&mm.nr_streams, sizeof(mm.nr_streams));
-	x_ignore(&mm.ahead, sizeof(mm.ahead));
+	x_ignore(&mm.asked, sizeof(mm.asked));
 	x_ignore(&mm.same, sizeof(mm.same));
 	x_ignore(&mm.copies, sizeof(mm.copies));
 	x_ignore(&mm.present, sizeof(mm.present));
+	x_ignore(&mm.standby, sizeof(mm.standby));
 	x_ignore(&mm.away, sizeof(mm.away));
 	x_ignore(&mm.pool.filled, sizeof(mm.pool.filled));
+	x_ignore(&mm.pool.room, sizeof(mm.pool.room));
+	x_ignore(&mm.pool.nr_room, sizeof(mm.pool.nr_room));
+	x_ignore(&mm.pool.nr_standby, sizeof(mm.pool.nr_standby));
+	x_ignore(&mm.nr_breaks, sizeof(mm.nr_breaks));
 	x_name(&waits, sizeof(waits), "who waits");
 	x_name(&mm.lock, sizeof(mm.lock), "mm.lock");
 	x_name(&mm.parked, sizeof(mm.parked), "mm.parked");
@@ -302,11 +307,13 @@ static void page_with_copy(void)
 static void at_rest(void)
 {
 	bool ram = pg_soft_is_present(mmu, VA), away, copy;
+	bool standby = pg_pte_state(entry()) == PG_PTE_STANDBY;
 	uint64_t held = 0;
 
 	away = pg_pte_state(entry()) == PG_PTE_DEVICE;
+	X_CHECK(pg_load(&mm.standby, relaxed) == standby);
 	X_CHECK(ram == (pg_pte_state(entry()) == PG_PTE_PRESENT));
-	X_CHECK(ram || away || entry() == PG_PTE_HOLE);
+	X_CHECK(ram || away || standby || entry() == PG_PTE_HOLE);
 	X_CHECK(pg_load(&mm.present, relaxed) == ram);
 	X_CHECK(pg_load(&mm.away, relaxed) == away);
 	for (uint32_t i = 0; i < NR_SLOTS; i++)
@@ -478,4 +485,54 @@ X_SCENARIO(N31_R95_migration_out_and_a_drop,
 X_SCENARIO(N31_R95_migration_in_and_a_drop,
 	   .what = "a migration back, and the page is dropped meanwhile",
 	   .nr = 2, .setup = page_on_device, .body = {bring_back, drop},
+	   .check = reads_as_zeros);
+
+/* ---- Standby ---- */
+
+static void to_standby(void)
+{
+	pg_read_lock(&mm.lock, LOCK_MM);
+	pg_migrate_to_standby(&mm, VA);
+	pg_read_unlock(&mm.lock, LOCK_MM);
+}
+
+static void settle(void)
+{
+	uintptr_t block;
+	size_t moved;
+
+	pg_read_lock(&mm.lock, LOCK_MM);
+	pg_migrate_standby_to_device(&mm, &block, &moved);
+	pg_read_unlock(&mm.lock, LOCK_MM);
+}
+
+static void page_in_standby(void)
+{
+	page_was_on_device();
+	to_standby();
+	X_CHECK(pg_pte_state(entry()) == PG_PTE_STANDBY);
+}
+
+X_SCENARIO(R74_a_fault_and_a_store_from_standby,
+	   .what = "a fault of a page in standby, and its turn to be stored",
+	   .nr = 2, .setup = page_in_standby, .body = {fault_once, settle},
+	   .check = holds_old);
+X_SCENARIO(N14_a_store_and_the_way_to_standby,
+	   .what = "a store to a page on its way to standby", .nr = 2,
+	   .setup = page_was_on_device, .body = {set_new, to_standby},
+	   .check = holds_new);
+X_SCENARIO(N14_a_store_the_way_to_standby_and_its_end,
+	   .what = "a store to a page that goes to standby and to the device",
+	   .nr = 3, .setup = page_was_on_device,
+	   .body = {set_new, to_standby, settle}, .check = holds_new);
+X_SCENARIO(N12_two_faults_in_standby, .what = "two faults of a page in standby",
+	   .nr = 2, .setup = page_in_standby, .body = {fault_once, fault_once},
+	   .check = holds_old);
+X_SCENARIO(N31_a_store_from_standby_and_a_drop,
+	   .what = "a page in standby is stored, and dropped meanwhile",
+	   .nr = 2, .setup = page_in_standby, .body = {settle, drop},
+	   .check = reads_as_zeros);
+X_SCENARIO(N31_the_way_to_standby_and_a_drop,
+	   .what = "a page goes to standby, and is dropped meanwhile", .nr = 2,
+	   .setup = page_was_on_device, .body = {to_standby, drop},
 	   .check = reads_as_zeros);
