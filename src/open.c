@@ -165,7 +165,8 @@ static void serve(struct host *h, const struct pg_uffd_event *ev)
 	if ((pg_load(&h->mm.asked, relaxed) ||
 	     pg_load(&h->mm.nr_breaks, relaxed) !=
 		     pg_load(&h->mm.nr_broken, relaxed) ||
-	     (pg_load(&h->mm.pool.room, relaxed) < h->mm.pool.keep / 4 &&
+	     (pg_load(&h->mm.pool.room, relaxed) <
+		      pg_load(&h->mm.pool.keep, relaxed) / 4 &&
 	      pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
 		      pg_load(&h->mm.budget, relaxed))) &&
 	    !pg_load(&h->paused, relaxed))

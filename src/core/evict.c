@@ -199,13 +199,16 @@ static bool standby_is_full(const struct pgmap_mm *mm)
 }
 
 /* The block that came first goes to standby. False: there is none. */
-static bool take_out(struct pgmap_mm *mm, size_t *kept)
+static bool take_out(struct pgmap_mm *mm, size_t *taken, size_t *kept)
 {
 	uintptr_t block;
+	size_t nr;
 
 	if (!pop(mm, &block))
 		return false;
-	count_left(mm, pg_migrate_to_standby(mm, block));
+	nr = pg_migrate_to_standby(mm, block);
+	*taken += nr;
+	count_left(mm, nr);
 	if (has_present(mm, block)) {
 		pg_evict_note(mm, block);
 		(*kept)++;
@@ -216,30 +219,31 @@ static bool take_out(struct pgmap_mm *mm, size_t *kept)
 /* What waits longest in standby is stored. False: nothing waits. */
 static bool settle(struct pgmap_mm *mm, size_t *left, size_t *kept)
 {
-	uintptr_t block;
-	size_t moved;
-	long nr = pg_migrate_standby_to_device(mm, &block, &moved);
+	struct pg_settled s;
 
-	if (nr < 0)
+	if (!pg_migrate_standby_to_device(mm, &s))
 		return false;
-	*left += (size_t)nr;
-	pg_count(&mm->stat, evictions, moved);
-	if (has_present(mm, block)) {
-		pg_evict_note(mm, block);
-		*kept += !nr;
-	}
+	*left += s.room;
+	pg_count(&mm->stat, evictions, s.moved);
+	/* A buffer whose pages were all touched is nobody's failure. */
+	*kept += !s.moved && (s.waited || pg_mutant("empty_buffers_count"));
 	return true;
 }
 
 size_t pg_evict(struct pgmap_mm *mm, size_t nr)
 {
-	size_t n = pg_queue_length(&mm->queue), left = 0, kept = 0;
+	size_t n = pg_queue_length(&mm->queue);
+	size_t taken = 0, left = 0, kept = 0;
 
-	/* A block without a page, or that goes, costs little: not counted. */
+	/* A block without a page, or that goes, costs little: not counted.
+	 * Standby fills by and by: whoever wants LOCK_MM must not wait long. */
 	while (left < nr && kept < MOST_BLOCKS) {
-		if (standby_is_full(mm) && settle(mm, &left, &kept))
+		if ((standby_is_full(mm) ||
+		     (taken >= 2 * nr &&
+		      !pg_mutant("standby_is_filled_first"))) &&
+		    settle(mm, &left, &kept))
 			continue;
-		if (n && take_out(mm, &kept)) {
+		if (n && take_out(mm, &taken, &kept)) {
 			n--;
 			continue;
 		}
@@ -253,16 +257,21 @@ size_t pg_evict_ahead(struct pgmap_mm *mm)
 {
 	uint64_t budget = pg_load(&mm->budget, relaxed);
 	uint64_t used = pg_mm_used(mm);
+	uint64_t keep = pg_load(&mm->pool.keep, relaxed);
 	size_t moved;
 
 	if (used + 2 * pg_block_pages(mm) <= budget ||
-	    (used <= budget &&
-	     pg_load(&mm->pool.room, relaxed) >= mm->pool.keep / 2))
+	    (used <= budget && pg_load(&mm->pool.room, relaxed) >= keep / 2))
 		return 0;
 	/* Never wait for a writer: it may be waiting for our thread. */
 	if (!pg_read_trylock(&mm->lock, LOCK_MM))
 		return 0;
-	moved = pg_evict(mm, pg_block_pages(mm));
+	/* The budget has become less, and it is not room that is missing. */
+	if (used > budget && pg_load(&mm->pool.room, relaxed) > keep &&
+	    !pg_mutant("room_of_the_old_budget_stays"))
+		moved = pg_pool_drop_room(&mm->pool);
+	else
+		moved = pg_evict(mm, pg_block_pages(mm));
 	if (moved)
 		pg_store(&mm->hopeless, 0, relaxed);
 	pg_read_unlock(&mm->lock, LOCK_MM);

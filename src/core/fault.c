@@ -234,13 +234,15 @@ static void ask_ahead(struct pgmap_mm *mm, struct pg_stream *s, uint64_t page,
 		return;
 	if (down) {
 		marker = edge && edge < page ? edge - block : page - block;
-		if (marker < window || marker > page)
+		if (marker <= window || marker > page)
 			return;
 		start = edge = marker - window;
 	} else {
 		marker = edge > page + block ? edge : page + block;
 		start = marker + block;
 		edge = start + window;
+		if (edge >> (47 - PG_PAGE_SHIFT))
+			return;
 	}
 	pg_store(&s->window, (uint32_t)window, relaxed);
 	pg_store(&s->marker, marker, relaxed);
@@ -306,9 +308,10 @@ static bool stream_ahead(struct pgmap_mm *mm, struct pg_stream *s)
 		while (start < end && !is_away(mm, end - 1))
 			end--;
 		page = end - 1;
-		if (start < end)
+		if (start < end) {
 			load_ahead(mm, page << PG_PAGE_SHIFT);
-		end = page / block * block;
+			end = page / block * block;
+		}
 	} else {
 		while (start < end && !is_away(mm, start))
 			start++;
@@ -346,8 +349,7 @@ static void ask_break(struct pgmap_mm *mm, uintptr_t va)
 {
 	uint32_t at = pg_fetch_add(&mm->nr_breaks, 1, relaxed);
 
-	pg_store(&mm->to_break[at % PG_NR_BREAKS], pg_block_of(mm, va),
-		 relaxed);
+	pg_store(&mm->to_break[at % PG_NR_BREAKS], va, relaxed);
 }
 
 bool pg_break_next(struct pgmap_mm *mm)
@@ -369,7 +371,7 @@ bool pg_break_next(struct pgmap_mm *mm)
 		mm->breaker = pg_pool_get_empty(&mm->pool);
 	/* It takes more space, for a while all of it twice. */
 	if (va && pg_mm_find(mm, va) && !pg_load(&mm->short_of_space, relaxed))
-		pg_migrate_break(mm, mm->breaker, va);
+		pg_migrate_break(mm, mm->breaker, pg_block_of(mm, va));
 	pg_read_unlock(&mm->lock, LOCK_MM);
 	return true;
 }
@@ -386,7 +388,7 @@ static enum pg_fault_result fault_device(struct pgmap_mm *mm, uintptr_t va,
 	}
 	f.whole = in_stream(mm, va);
 	ret = mm->dev->map->ops.migrate_to_ram(&f);
-	if (!ret && !f.whole && pgmap_folio_order(f.folio) &&
+	if (!ret && !f.whole && mm->order && pgmap_folio_order(f.folio) &&
 	    !pg_mutant("large_folios_stay"))
 		ask_break(mm, va);
 	pgmap_folio_unlock(f.folio);

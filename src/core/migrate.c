@@ -116,6 +116,7 @@ struct out {
 	unsigned int nr_io;
 	bool waited;
 	bool single; /* a folio for each page */
+	bool back;   /* some came back: they can leave another time */
 };
 
 static struct out out_begin(struct pgmap_mm *mm, struct pg_buf *buf,
@@ -462,7 +463,7 @@ static size_t out_finalize(struct out *o)
 	/* What is left in pages goes back where it came from. */
 	for (size_t i = 0; mask_run(&o->pages, o->nr, &i, &len); i++) {
 		out_restore(o, i, out_give_back(o, i));
-		o->waited = true;
+		o->waited = o->back = true;
 	}
 	pg_pt_unlock(&mm->pt, o->va);
 	for (unsigned int r = 0; r < o->nr_io; r++) {
@@ -491,6 +492,8 @@ size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 			o.holes = (struct mask){0};
 		out_copy(&o);
 		moved = out_finalize(&o);
+		if (o.back)
+			pg_evict_note(mm, va);
 	}
 	pg_pool_put(&mm->pool, o.buf);
 	return moved;
@@ -550,8 +553,8 @@ size_t pg_migrate_to_standby(struct pgmap_mm *mm, uintptr_t va)
 	return parked;
 }
 
-/* The pages of the buffer that are in standby still. */
-static void out_collect_standby(struct out *o)
+/* The pages of the buffer that are in standby still. Return: how many. */
+static size_t out_collect_standby(struct out *o)
 {
 	struct pgmap_mm *mm = o->mm;
 	size_t nr = 0;
@@ -572,26 +575,27 @@ static void out_collect_standby(struct out *o)
 	pg_fetch_sub(&mm->standby, nr, relaxed);
 	pg_fetch_add(&mm->present, nr, relaxed);
 	pg_pt_unlock(&mm->pt, o->va);
+	return nr;
 }
 
-long pg_migrate_standby_to_device(struct pgmap_mm *mm, uintptr_t *block,
-				  size_t *moved)
+bool pg_migrate_standby_to_device(struct pgmap_mm *mm, struct pg_settled *s)
 {
 	struct pg_buf *b = pg_pool_get_standby(&mm->pool);
 	struct out o;
-	uint32_t nr;
 
 	if (!b)
-		return -ENOENT;
+		return false;
 	o = out_begin(mm, b, b->va, b->nr);
-	out_collect_standby(&o);
+	s->va = b->va;
+	s->waited = out_collect_standby(&o);
 	out_compare(&o);
 	out_copy(&o);
-	*moved = out_finalize(&o);
-	*block = o.va;
-	nr = b->filled;
+	s->moved = out_finalize(&o);
+	s->room = b->filled;
+	if (o.back)
+		pg_evict_note(mm, o.va);
 	pg_pool_put(&mm->pool, b);
-	return nr;
+	return true;
 }
 
 /* Page @i of @b is where it belongs again. Holds LOCK_PT. */
@@ -760,7 +764,10 @@ static void in_collect(struct in *n, struct pgmap_folio *first)
 			if (!in_take(n, folio, first))
 				continue;
 			start = pgmap_folio_pfn(folio);
-			end = start + ((uint64_t)1 << pgmap_folio_order(folio));
+			end = start + 1;
+			if (n->mm->order)
+				end = start +
+				      ((uint64_t)1 << pgmap_folio_order(folio));
 		}
 		pg_pte_write(pt, page(n->va, i),
 			     pg_pte_make(PG_PTE_MIGRATING, n->token));
@@ -789,6 +796,24 @@ static void in_restore(struct in *n)
 	}
 }
 
+/* How many of the @len pages from @i on follow each other in one folio. */
+static size_t in_folio_run(const struct in *n, size_t i, size_t len)
+{
+	const uint64_t *pfn = n->buf->copy;
+	struct pgmap_folio *folio;
+	uint64_t end;
+	size_t k = 1;
+
+	if (len == 1)
+		return 1;
+	folio = pg_map_head(n->mm->dev->map, pfn[i]);
+	end = pgmap_folio_pfn(folio) +
+	      ((uint64_t)1 << pgmap_folio_order(folio));
+	while (k < len && pfn[i] + k < end && pfn[i + k] == pfn[i] + k)
+		k++;
+	return k;
+}
+
 /* Load what was collected; pages that cannot be had go to lost. */
 static void in_copy(struct in *n)
 {
@@ -799,14 +824,7 @@ static void in_copy(struct in *n)
 
 	/* A piece for each run inside one folio. */
 	for (; mask_run(&n->pages, n->nr, &i, &len); i += len) {
-		struct pgmap_folio *folio = pg_map_head(mm->dev->map, pfn[i]);
-		uint64_t end = pgmap_folio_pfn(folio) +
-			       ((uint64_t)1 << pgmap_folio_order(folio));
-		size_t k = 1;
-
-		while (k < len && pfn[i] + k < end && pfn[i + k] == pfn[i] + k)
-			k++;
-		len = k;
+		len = in_folio_run(n, i, len);
 		n->buf->dio[nr_io++] =
 			(struct pgmap_io){.slot = pfn[i] - mm->dev->first_pfn,
 					  .nr = (uint32_t)len,
@@ -1000,8 +1018,8 @@ int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 	n.token = new_token(mm);
 	/* One page out of a large folio: the next time it shall come by itself,
 	 * which is faster, and let go of the rest. */
-	n.keep = (whole || !pgmap_folio_order(folio)) &&
-		 keeps_copies(mm, n.token);
+	n.keep = keeps_copies(mm, n.token) &&
+		 (whole || !mm->order || !pgmap_folio_order(folio));
 	pg_pt_lock(&mm->pt, va);
 	if (in_freeze(folio))
 		in_collect(&n, folio);
@@ -1088,6 +1106,8 @@ bool pg_migrate_break(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va)
 	if (break_turn(&n, &o)) {
 		out_copy(&o);
 		out_finalize(&o);
+		if (o.back && !pg_mutant("what_came_back_is_not_queued"))
+			pg_evict_note(mm, va);
 	}
 	pg_pt_lock(&mm->pt, va);
 	in_restore(&n);

@@ -44,16 +44,18 @@ size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
  */
 size_t pg_migrate_to_standby(struct pgmap_mm *mm, uintptr_t va);
 
-/**
- * pg_migrate_standby_to_device() - Store what waits longest in standby.
- * @block: Out: whose it is; what could not be stored is back in RAM.
- * @moved: Out: pages that are on the device now.
- *
- * Holds LOCK_MM. Return: pages that are free now, as room or altogether, or
- * -ENOENT: nothing waits.
+/** struct pg_settled - What became of a buffer that was in standby, in pages.
  */
-long pg_migrate_standby_to_device(struct pgmap_mm *mm, uintptr_t *block,
-				  size_t *moved);
+struct pg_settled {
+	uintptr_t va;  /* the block */
+	size_t waited; /* in it to the end, and */
+	size_t moved;  /* ... are on the device now; others are back in RAM */
+	size_t room;   /* free now: kept for loads or given back */
+};
+
+/** pg_migrate_standby_to_device() - Store what waits longest in standby. Holds
+ * LOCK_MM. Return: false: nothing waits. */
+bool pg_migrate_standby_to_device(struct pgmap_mm *mm, struct pg_settled *s);
 
 /**
  * pg_migrate_standby_to_ram() - Give back the page at an address.

@@ -34,6 +34,12 @@ static uint32_t buffers_for(const struct pgmap_mm *mm, uint64_t pages)
 	return nr < 2 ? 2 : (uint32_t)nr;
 }
 
+void pg_mm_set_budget(struct pgmap_mm *mm, uint64_t bytes)
+{
+	pg_store(&mm->budget, bytes / PG_PAGE_SIZE, relaxed);
+	pg_store(&mm->pool.keep, bytes / PG_PAGE_SIZE / POOL_PART, relaxed);
+}
+
 int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
 	       struct pgmap_device *dev, uint64_t budget, uint64_t folio_size)
 {
@@ -426,6 +432,19 @@ static int load_page(struct pgmap_mm *mm, uintptr_t va)
 	}
 }
 
+static int return_page(struct pgmap_mm *mm, uintptr_t va, bool whole)
+{
+	while (pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_STANDBY &&
+	       !pg_mutant("standby_is_moved_along")) {
+		int ret = pg_migrate_standby_to_ram(mm, va, whole);
+
+		if (ret != -EAGAIN)
+			return ret;
+		pg_yield();
+	}
+	return 0;
+}
+
 int pg_mm_return_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 {
 	const struct pg_pool *p = &mm->pool;
@@ -443,10 +462,7 @@ int pg_mm_return_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 			    pg_pte_read(&mm->pt, page) ==
 				    pg_pte_make(PG_PTE_STANDBY,
 						pg_pool_page(p, b, i)))
-				ret = pg_mutant("standby_is_moved_along")
-					      ? 0
-					      : pg_migrate_standby_to_ram(
-							mm, page, all);
+				ret = return_page(mm, page, all);
 			if (ret)
 				return ret;
 		}
@@ -612,6 +628,7 @@ void pg_mm_gauges(struct pgmap_mm *mm)
 	uint64_t present = bytes(pg_load(&mm->present, relaxed));
 	uint64_t pool = bytes(pg_load(&mm->pool.filled, relaxed));
 	uint64_t away = bytes(pg_load(&mm->away, relaxed));
+	uint64_t standby = bytes(pg_load(&mm->standby, relaxed));
 
 	pg_device_usage(mm->dev, &u);
 	pg_store(&st->present, present, relaxed);
@@ -630,7 +647,7 @@ void pg_mm_gauges(struct pgmap_mm *mm)
 		 (u.host_bytes > u.media_bytes ? u.host_bytes : u.media_bytes) >
 			 u.limit_bytes - u.limit_bytes / 8,
 		 relaxed);
-	pg_gauge_raise(&st->peak_managed, present + away);
+	pg_gauge_raise(&st->peak_managed, present + standby + away);
 	pg_gauge_raise(&st->peak_resident, present + pool);
 	pg_gauge_raise(&st->peak_away, away);
 	pg_gauge_raise(&st->peak_device_host, u.host_bytes);
@@ -820,7 +837,9 @@ static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 		if (stop > end)
 			stop = end;
 		for (uintptr_t p = va; p < stop; p += PG_PAGE_SIZE)
-			pg_migrate_standby_to_ram(mm, p, false);
+			if (pg_pte_state(pg_pte_read(&mm->pt, p)) ==
+			    PG_PTE_STANDBY)
+				pg_migrate_standby_to_ram(mm, p, false);
 		moved +=
 			pg_migrate_to_device(mm, va, (stop - va) / PG_PAGE_SIZE,
 					     !pg_mutant("holes_stay"));
@@ -841,6 +860,11 @@ static size_t migrate_in(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 		if (nr > (end - va) / PG_PAGE_SIZE)
 			nr = (end - va) / PG_PAGE_SIZE;
 		/* One load brings a whole folio: look at all before it. */
+		for (size_t i = 0; i < nr; i++)
+			if (pg_pte_state(pg_pte_read(&mm->pt, va + bytes(i))) ==
+			    PG_PTE_STANDBY)
+				pg_migrate_standby_to_ram(mm, va + bytes(i),
+							  false);
 		for (size_t i = 0; i < nr; i++)
 			away[i] = pg_pte_state(pg_pte_read(&mm->pt,
 							   va + bytes(i))) ==

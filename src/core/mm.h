@@ -59,8 +59,8 @@ struct pgmap_mm {
 	pg_atomic32 nr_streams; /* relaxed */
 	pg_atomic32 asked;	/* bit: that stream has something to load
 				 * ahead; relaxed */
-	/* Blocks whose large folios are to be broken: a ring of hints, the
-	 * oldest are lost. Relaxed. */
+	/* Addresses in blocks whose large folios are to be broken: a ring of
+	 * hints, the oldest are lost. Relaxed. */
 	pg_atomic64 to_break[PG_NR_BREAKS];
 	pg_atomic32 nr_breaks;	/* requests ever */
 	pg_atomic32 nr_broken;	/* of them done or lost; changed by K only */
@@ -110,6 +110,9 @@ int pg_mm_init(struct pgmap_mm *mm, struct pg_mmu *mmu,
 	       struct pgmap_device *dev, uint64_t budget, uint64_t folio_size);
 /** pg_mm_fini() - Free it. What is still on the device is dropped. */
 void pg_mm_fini(struct pgmap_mm *mm);
+
+/** pg_mm_set_budget() - From now on at most @bytes are in RAM. */
+void pg_mm_set_budget(struct pgmap_mm *mm, uint64_t bytes);
 
 /** pg_mm_put_page() - An entry does not name page @pfn of the device any more:
  * its reference goes (R52). */

@@ -25,7 +25,7 @@ int pg_pool_init(struct pg_pool *p, struct pg_mmu *mmu, uint32_t nr,
 	p->mmu = mmu;
 	p->nr = nr;
 	p->buf_pages = buf_pages;
-	p->keep = keep;
+	pg_store(&p->keep, keep, relaxed);
 	p->keep_bufs = keep_bufs;
 	p->buf = pg_mem_map(nr * sizeof(*p->buf));
 	p->arrays = arrays = pg_mem_map(nr * arrays_size(p));
@@ -143,12 +143,22 @@ void pg_pool_put(struct pg_pool *p, struct pg_buf *b)
 	put(p, b,
 	    b->filled && !pg_load(&p->no_recycle, relaxed) &&
 		    pg_load(&p->nr_room, relaxed) < p->keep_bufs &&
-		    pg_load(&p->room, relaxed) < p->keep);
+		    pg_load(&p->room, relaxed) < pg_load(&p->keep, relaxed));
 }
 
 void pg_pool_put_empty(struct pg_pool *p, struct pg_buf *b)
 {
 	put(p, b, false);
+}
+
+uint32_t pg_pool_drop_room(struct pg_pool *p)
+{
+	struct pg_buf *b = pg_pool_get_room(p, 1);
+	uint32_t nr = b ? b->filled : 0;
+
+	if (b)
+		pg_pool_put_empty(p, b);
+	return nr;
 }
 
 void pg_pool_put_standby(struct pg_pool *p, struct pg_buf *b)

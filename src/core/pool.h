@@ -45,7 +45,7 @@ struct pg_pool {
 	struct pg_buf *buf;
 	uint32_t nr; /* buffers */
 	uint32_t buf_pages;
-	uint64_t keep;	     /* pages that may lie idle as room, */
+	pg_atomic64 keep;    /* pages that may lie idle as room; relaxed */
 	uint32_t keep_bufs;  /* ... in so many buffers; set once */
 	struct pg_lock lock; /* LOCK_POOL: the lists; index + 1 each */
 	uint32_t empty;	     /* buffers without a page */
@@ -71,6 +71,9 @@ struct pg_buf *pg_pool_get_empty(struct pg_pool *p);
 /** pg_pool_get_room() - A buffer with pages, or NULL if none is idle. One
  * page is taken where there are only some, many are taken together. */
 struct pg_buf *pg_pool_get_room(struct pg_pool *p, uint32_t nr);
+/** pg_pool_drop_room() - Give the pages of an idle buffer back to the OS.
+ * Return: how many. */
+uint32_t pg_pool_drop_room(struct pg_pool *p);
 /** pg_pool_put() - Give a buffer back; its pages are kept for later or
  * dropped. */
 void pg_pool_put(struct pg_pool *p, struct pg_buf *b);

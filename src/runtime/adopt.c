@@ -472,9 +472,7 @@ void pg_runtime_publish(void)
 
 static void take_share(struct pgmap_mm *mm)
 {
-	pg_store(&mm->budget,
-		 pg_control_share(pg_rt.control, pg_rt.proc) / PG_PAGE_SIZE,
-		 relaxed);
+	pg_mm_set_budget(mm, pg_control_share(pg_rt.control, pg_rt.proc));
 }
 
 /* From now on memory is managed. On K. False: somebody changes mappings. */

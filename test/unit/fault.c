@@ -238,6 +238,21 @@ TEST(two_streams_are_loaded_ahead_side_by_side)
 	world_close();
 }
 
+TEST(a_stream_that_goes_down_ends_with_page_0)
+{
+	struct pg_stream *s = &w.mm.stream[0];
+
+	world_open(64, 2048, 16);
+	/* Nothing is away there. */
+	pg_store(&s->down, 1, relaxed);
+	pg_store(&s->ahead, (uint64_t)0 << 12 | 16, relaxed);
+	pg_store(&w.mm.asked, 1, relaxed);
+	CHECK(pg_load_ahead(&w.mm));
+	CHECK_EQ(pg_load(&s->ahead, relaxed), 0);
+	CHECK(!pg_load_ahead(&w.mm));
+	world_close();
+}
+
 /* Nobody loads what is asked for: the stream must not ask for all there is. */
 TEST(a_stream_asks_again_only_where_the_last_request_ends)
 {

@@ -18,13 +18,12 @@ static size_t to_standby(size_t i)
 /* Store what waits longest. Return: pages that are on the device now. */
 static size_t settle(void)
 {
-	uintptr_t block;
-	size_t moved = 0;
+	struct pg_settled s;
 
 	pg_read_lock(&w.mm.lock, LOCK_MM);
-	CHECK(pg_migrate_standby_to_device(&w.mm, &block, &moved) >= 0);
+	CHECK(pg_migrate_standby_to_device(&w.mm, &s));
 	pg_read_unlock(&w.mm.lock, LOCK_MM);
-	return moved;
+	return s.moved;
 }
 
 TEST(a_touch_in_standby_needs_no_device)
@@ -65,15 +64,63 @@ TEST(what_came_back_from_standby_can_leave_again)
 {
 	world_open(64, 1024, 16);
 	fill(0, 64);
-	CHECK_EQ(pg_evict(&w.mm, 1), 16);
-	CHECK_EQ(count_of(0, 16, PG_PTE_DEVICE), 16);
-	CHECK_EQ(count_of(16, 48, PG_PTE_STANDBY), 48);
-	CHECK_EQ(pg_queue_length(&w.mm.queue), 0);
-	get_byte(20, 0);
+	CHECK_EQ(pg_evict(&w.mm, 24), 32);
+	CHECK_EQ(count_of(0, 32, PG_PTE_DEVICE), 32);
+	CHECK_EQ(count_of(32, 16, PG_PTE_STANDBY), 16);
 	CHECK_EQ(pg_queue_length(&w.mm.queue), 1);
-	CHECK_EQ(pg_evict(&w.mm, 1000), 48);
+	get_byte(36, 0);
+	CHECK_EQ(pg_queue_length(&w.mm.queue), 2);
+	CHECK_EQ(pg_evict(&w.mm, 32), 32);
 	CHECK_EQ(count_of(0, 64, PG_PTE_DEVICE), 64);
 	check_filled(0, 64);
+	world_close();
+}
+
+/* One call may take long for nobody who waits for LOCK_MM. */
+TEST(standby_fills_by_and_by)
+{
+	world_open(4096, 8192, 16);
+	fill(0, 4096);
+	for (size_t i = 1; i <= 8; i++) {
+		CHECK_EQ(pg_evict(&w.mm, 16), 16);
+		CHECK(count_of(0, 4096, PG_PTE_STANDBY) <= i * 32);
+	}
+	CHECK(count_of(0, 4096, PG_PTE_STANDBY) > 64);
+	world_close();
+}
+
+/* Of many buffers in standby all pages came back: that is no reason to think
+ * that nothing can leave. */
+TEST(buffers_that_were_emptied_by_touches_do_not_stop_eviction)
+{
+	world_open(4096, 8192, 16);
+	fill(0, 2048);
+	for (size_t i = 0; i < 100; i++)
+		CHECK_EQ(to_standby(i * 16), 16);
+	pgmap_mm_change_begin(&w.mm);
+	CHECK_EQ(pg_mm_return_standby(&w.mm, 0, UINTPTR_MAX), 0);
+	pgmap_mm_change_end(&w.mm);
+	CHECK_EQ(count_of(0, 2048, PG_PTE_PRESENT), 2048);
+	w.mm.standby_pages = 0;
+	CHECK_EQ(pg_evict(&w.mm, 16), 16);
+	check_filled(0, 2048);
+	world_close();
+}
+
+/* The budget of a tree is shared out anew as processes come. */
+TEST(a_smaller_budget_needs_less_room)
+{
+	world_open(2048, 2048, 16);
+	fill(0, 2048);
+	while (pg_load(&w.mm.pool.room, relaxed) < 64)
+		CHECK(pg_evict(&w.mm, 16));
+	pg_mm_set_budget(&w.mm, 256 * PAGE);
+	while (pg_evict_ahead(&w.mm))
+		;
+	CHECK(pg_mm_used(&w.mm) <= 256);
+	CHECK(pg_load(&w.mm.pool.room, relaxed) <= 32);
+	CHECK(pg_load(&w.mm.present, relaxed) >= 128);
+	check_filled(0, 2048);
 	world_close();
 }
 
@@ -314,10 +361,14 @@ TEST(R94_a_large_folio_that_cannot_be_loaded_stays)
 TEST(R94_a_large_folio_that_cannot_be_stored_again_comes_to_RAM)
 {
 	large_folios();
+	CHECK_EQ(pg_evict(&w.mm, 1), 0);
+	CHECK_EQ(pg_queue_length(&w.mm.queue), 0);
 	tdev.on_store = store_fails;
 	CHECK(break_block(0));
 	CHECK_EQ(count_of(0, 16, PG_PTE_PRESENT), 16);
 	tdev.on_store = NULL;
+	/* And can leave again. */
+	CHECK_EQ(pg_queue_length(&w.mm.queue), 1);
 	large_folios_end();
 }
 

@@ -498,11 +498,10 @@ static void to_standby(void)
 
 static void settle(void)
 {
-	uintptr_t block;
-	size_t moved;
+	struct pg_settled s;
 
 	pg_read_lock(&mm.lock, LOCK_MM);
-	pg_migrate_standby_to_device(&mm, &block, &moved);
+	pg_migrate_standby_to_device(&mm, &s);
 	pg_read_unlock(&mm.lock, LOCK_MM);
 }
 
