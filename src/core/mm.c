@@ -836,10 +836,10 @@ static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 
 		if (stop > end)
 			stop = end;
-		for (uintptr_t p = va; p < stop; p += PG_PAGE_SIZE)
-			if (pg_pte_state(pg_pte_read(&mm->pt, p)) ==
-			    PG_PTE_STANDBY)
-				pg_migrate_standby_to_ram(mm, p, false);
+		for (uintptr_t p = va;
+		     p < stop && pg_load(&mm->standby, relaxed);
+		     p += PG_PAGE_SIZE)
+			pg_migrate_standby_to_ram(mm, p, false);
 		moved +=
 			pg_migrate_to_device(mm, va, (stop - va) / PG_PAGE_SIZE,
 					     !pg_mutant("holes_stay"));
