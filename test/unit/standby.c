@@ -262,6 +262,51 @@ TEST(R73_a_migration_takes_what_is_in_standby)
 	world_close();
 }
 
+static int give_says;
+
+static int on_give(enum pg_soft_op op, uintptr_t va)
+{
+	(void)va;
+	return op == PG_SOFT_GIVE ? give_says : 0;
+}
+
+static int give_back(size_t i, int error)
+{
+	int ret;
+
+	give_says = error;
+	w.on_op = on_give;
+	pg_read_lock(&w.mm.lock, LOCK_MM);
+	ret = pg_migrate_standby_to_ram(&w.mm, AT(i), false);
+	pg_read_unlock(&w.mm.lock, LOCK_MM);
+	w.on_op = NULL;
+	return ret;
+}
+
+TEST(R95_what_the_kernel_says_when_a_page_comes_back_from_standby)
+{
+	with_copies();
+	/* No memory for a page table: it stays where it is. */
+	CHECK_EQ(give_back(3, -ENOMEM), -ENOMEM);
+	CHECK_EQ(state_of(3), PG_PTE_STANDBY);
+	give_says = -ENOMEM;
+	w.on_op = on_give;
+	CHECK(pg_soft_write(w.mmu, AT(3), 1));
+	w.on_op = NULL;
+	/* Unmapped: gone, and its copy with it. */
+	CHECK_EQ(give_back(4, -ENOENT), 0);
+	CHECK_EQ(state_of(4), PG_PTE_HOLE);
+	CHECK_EQ(pg_load(&w.mm.copies, relaxed), 31);
+	world_check();
+	/* Taken again, it is in RAM: nothing to do. */
+	CHECK_EQ(give_back(3, 0), 0);
+	CHECK_EQ(give_back(3, 0), -EAGAIN);
+	world_check();
+	put_byte(4, 4, byte_of(4));
+	check_filled(0, 64);
+	world_close();
+}
+
 /* Budget, room and standby in balance: what evict-ahead makes ready is used. */
 TEST(eviction_works_with_any_share_of_standby)
 {
@@ -338,6 +383,44 @@ TEST(a_single_touch_asks_for_it_and_a_stream_does_not)
 	CHECK_EQ(count_of(32, 16, PG_PTE_PRESENT), 16);
 	CHECK_EQ(pgmap_folio_order(folio_of(48)), 4);
 	large_folios_end();
+}
+
+TEST(who_works_ahead_waits_for_no_writer)
+{
+	large_folios();
+	get_byte(5, 0);
+	get_byte(16, 0);
+	pgmap_mm_change_begin(&w.mm);
+	CHECK(!pg_break_next(&w.mm));
+	CHECK(!pg_load_ahead(&w.mm));
+	CHECK(!pg_evict_ahead(&w.mm));
+	pgmap_mm_change_end(&w.mm);
+	CHECK(pg_break_next(&w.mm));
+	CHECK(pg_load_ahead(&w.mm));
+	large_folios_end();
+}
+
+TEST(of_too_many_requests_the_oldest_are_lost)
+{
+	size_t nr = PG_NR_BREAKS + 40, broken = 0;
+
+	world_open(nr * 64, nr * 128, 16);
+	for (size_t i = 0; i < nr; i++)
+		fill(i * 64, 16);
+	migrate(0, nr * 64, true);
+	for (size_t i = 0; i < nr; i++)
+		get_byte(i * 64 + 3, 0);
+	while (pg_break_next(&w.mm))
+		;
+	for (size_t i = 0; i < nr; i++)
+		broken += !pgmap_folio_order(folio_of(i * 64));
+	CHECK_EQ(broken, PG_NR_BREAKS);
+	/* Not while space is scarce. */
+	get_byte(4, 0);
+	pg_store(&w.mm.short_of_space, 1, relaxed);
+	CHECK(pg_break_next(&w.mm));
+	CHECK(pgmap_folio_order(folio_of(0)));
+	world_close();
 }
 
 static int load_fails(const struct pgmap_io *io)
