@@ -152,6 +152,7 @@ static const struct pgmap_device_ops tdev_ops = {
 	.name = "test",
 	.summary = "for tests",
 	.options = "",
+	.flags = PGMAP_DEV_PACKED,
 	.open = tdev_open,
 	.close = tdev_close,
 	.store = tdev_store,

@@ -96,6 +96,10 @@ enum pgmap_fork_phase {
 /* Operations, discard too, use descriptors: they run on pgmap's own threads,
  * which have a descriptor table apart from the program's. */
 #define PGMAP_DEV_DESCRIPTORS (1u << 2)
+/* Pages that are stored together are packed together: to load one costs nearly
+ * as much as to load all of the folio. Where pages are not used together core
+ * stores them again one by one. */
+#define PGMAP_DEV_PACKED (1u << 3)
 
 /**
  * struct pgmap_device_ops - A device driver.

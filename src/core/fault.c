@@ -388,8 +388,10 @@ static enum pg_fault_result fault_device(struct pgmap_mm *mm, uintptr_t va,
 	}
 	f.whole = in_stream(mm, va);
 	ret = mm->dev->map->ops.migrate_to_ram(&f);
-	if (!ret && !f.whole && mm->order && pgmap_folio_order(f.folio) &&
-	    !pg_mutant("large_folios_stay"))
+	if (!ret && !f.whole &&
+	    (mm->dev->ops.flags & PGMAP_DEV_PACKED ||
+	     pg_mutant("all_devices_are_packed")) &&
+	    pgmap_folio_order(f.folio) && !pg_mutant("large_folios_stay"))
 		ask_break(mm, va);
 	pgmap_folio_unlock(f.folio);
 	pgmap_folio_put(f.folio);

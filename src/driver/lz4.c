@@ -648,6 +648,7 @@ const struct pgmap_device_ops pgmap_lz4_ops = {
 	.options = "size=SIZE of system memory for each process (default half "
 		   "of what there is), unit=SIZE that is compressed at once at "
 		   "most (default as --folio)",
+	.flags = PGMAP_DEV_PACKED,
 	.open = lz4_open,
 	.close = lz4_close,
 	.store = lz4_store,

@@ -385,6 +385,16 @@ TEST(a_single_touch_asks_for_it_and_a_stream_does_not)
 	large_folios_end();
 }
 
+TEST(where_a_part_is_cheap_large_folios_stay)
+{
+	large_folios();
+	w.dev->ops.flags &= ~PGMAP_DEV_PACKED;
+	get_byte(5, 0);
+	CHECK(!pg_break_next(&w.mm));
+	CHECK_EQ(pgmap_folio_order(folio_of(6)), 4);
+	large_folios_end();
+}
+
 TEST(who_works_ahead_waits_for_no_writer)
 {
 	large_folios();
