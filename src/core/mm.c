@@ -825,6 +825,13 @@ static bool covered(const struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 	return true;
 }
 
+/* What waits there is in RAM again. Holds LOCK_MM for reading. */
+static void leave_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
+{
+	for (; va < end && pg_load(&mm->standby, relaxed); va += PG_PAGE_SIZE)
+		pg_migrate_standby_to_ram(mm, va, false);
+}
+
 /* Holds LOCK_MM for reading. */
 static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 {
@@ -836,10 +843,7 @@ static size_t migrate_out(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 
 		if (stop > end)
 			stop = end;
-		for (uintptr_t p = va;
-		     p < stop && pg_load(&mm->standby, relaxed);
-		     p += PG_PAGE_SIZE)
-			pg_migrate_standby_to_ram(mm, p, false);
+		leave_standby(mm, va, stop);
 		moved +=
 			pg_migrate_to_device(mm, va, (stop - va) / PG_PAGE_SIZE,
 					     !pg_mutant("holes_stay"));
@@ -860,11 +864,7 @@ static size_t migrate_in(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 		if (nr > (end - va) / PG_PAGE_SIZE)
 			nr = (end - va) / PG_PAGE_SIZE;
 		/* One load brings a whole folio: look at all before it. */
-		for (size_t i = 0; i < nr; i++)
-			if (pg_pte_state(pg_pte_read(&mm->pt, va + bytes(i))) ==
-			    PG_PTE_STANDBY)
-				pg_migrate_standby_to_ram(mm, va + bytes(i),
-							  false);
+		leave_standby(mm, va, va + bytes(nr));
 		for (size_t i = 0; i < nr; i++)
 			away[i] = pg_pte_state(pg_pte_read(&mm->pt,
 							   va + bytes(i))) ==
