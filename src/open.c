@@ -22,6 +22,7 @@
 #include "core/mm.h"
 #include "driver/driver.h"
 #include "mmu/uffd.h"
+#include "place.h"
 
 #define RAM_MIN (8ul << 20)
 #define RAM_MIN_FOLIOS 32
@@ -32,8 +33,6 @@
 #define WAKE_NS 50000u
 /* Ticks between two tries of K to evict when nothing can leave. */
 #define MOST_REST 63u
-/* How often F looks which CPU its faults come from. */
-#define FOLLOW_EVERY 32u
 /* Slots asked of a device: this many times the RAM of the machine. */
 #define SLOTS_PER_PAGE_OF_RAM 16u
 
@@ -64,8 +63,7 @@ struct host {
 	pg_atomic32 wake;   /* 1: wake all parked faults; seq_cst */
 	pg_atomic32 paused; /* 1: K is at rest until it is 0; futex */
 	long euid;	    /* F's; set once */
-	unsigned int cpu;   /* F's; F only */
-	unsigned int nr_faults;
+	struct pg_place place;
 };
 
 static struct host *host_of(struct pgmap_mm *mm)
@@ -89,56 +87,6 @@ static void change_end(struct pgmap_mm *mm)
 
 /* ---- F ---- */
 
-/* The CPU that @tid last ran on, from /proc; -1 when not known. */
-static int cpu_of(int tid)
-{
-	char path[64], text[512];
-	long fd, n;
-	char *p;
-
-	pg_format(path, sizeof(path), "/proc/self/task/%d/stat", tid);
-	fd = pg_sys(openat, -100, path, 0, 0);
-	if (fd < 0)
-		return -1;
-	n = pg_sys(read, fd, text, sizeof(text) - 1);
-	pg_sys(close, fd);
-	if (n <= 0)
-		return -1;
-	text[n] = '\0';
-	/* The name may hold anything; the fields follow the last ')'. */
-	p = text + n;
-	while (p > text && *p != ')')
-		p--;
-	for (int field = 2; field < 39; field++) {
-		while (*p && *p != ' ')
-			p++;
-		if (!*p)
-			return -1;
-		p++;
-	}
-	n = 0;
-	while (*p >= '0' && *p <= '9')
-		n = n * 10 + (*p++ - '0');
-	return (int)n;
-}
-
-/* A wake-up across CPUs costs several times what serving a fault costs, so F
- * runs where the faults come from. */
-static void follow(struct host *h, int tid)
-{
-	int cpu;
-	unsigned long mask[16] = {0};
-
-	if (!tid || h->nr_faults++ % FOLLOW_EVERY)
-		return;
-	cpu = cpu_of(tid);
-	if (cpu < 0 || cpu >= 1024 || (unsigned int)cpu == h->cpu)
-		return;
-	mask[cpu / 64] = 1ul << (cpu % 64);
-	if (pg_sys(sched_setaffinity, 0, sizeof(mask), mask) >= 0)
-		h->cpu = (unsigned int)cpu;
-}
-
 static void serve(struct host *h, const struct pg_uffd_event *ev)
 {
 	struct pg_stat *st = &h->mm.stat;
@@ -161,7 +109,7 @@ static void serve(struct host *h, const struct pg_uffd_event *ev)
 	pg_count(st, faults, 1);
 	pg_count(st, fault_ns, ns);
 	pg_count(st, fault_hist[pgmap_hist_bucket(ns)], 1);
-	follow(h, ev->tid);
+	pg_place_served(&h->place, ev->tid);
 	if ((pg_load(&h->mm.asked, relaxed) ||
 	     pg_load(&h->mm.nr_breaks, relaxed) !=
 		     pg_load(&h->mm.nr_broken, relaxed) ||
@@ -185,8 +133,10 @@ static void serve_faults(struct host *h)
 		if (n < 0)
 			pg_bug("cannot read the userfaultfd", __FILE__,
 			       __LINE__);
+		pg_store(&h->place.busy, 1, relaxed);
 		for (int i = 0; i < n; i++)
 			serve(h, &ev[i]);
+		pg_store(&h->place.busy, 0, relaxed);
 	}
 }
 
@@ -230,7 +180,7 @@ static void evict_body(void *arg)
 	pg_sys(prctl, PR_SET_NAME, "pgmap-evict");
 	while (pg_load(&h->state, acquire) != STOPPING) {
 		uint32_t seen = pg_load(&h->kick, acquire);
-		uint64_t now;
+		uint64_t now, look;
 		size_t moved;
 		bool ahead;
 
@@ -246,6 +196,8 @@ static void evict_body(void *arg)
 		else if (!resting && !pg_write_held(&h->mm.lock))
 			resting = rest = rest < MOST_REST ? 2 * rest + 1 : rest;
 		now = pg_now_ns();
+		look = pg_place_look(&h->place, &h->mm.stat, now,
+				     pg_uffd_has_event, h->mmu);
 		if (now - last >= wait) {
 			last = now;
 			resting -= resting != 0;
@@ -257,7 +209,9 @@ static void evict_body(void *arg)
 			/* Parked faults must not wait for a whole tick because
 			 * another writer was there when we looked. */
 			pg_wait(&h->kick, seen,
-				pg_load(&h->wake, relaxed) ? WAKE_NS : wait);
+				pg_load(&h->wake, relaxed)	  ? WAKE_NS
+				: look > now && look - now < wait ? look - now
+								  : wait);
 	}
 }
 
@@ -348,8 +302,8 @@ err_mmu:
 static void run(struct host *h, int ret)
 {
 	if (!ret) {
-		h->cpu = UINT32_MAX;
 		h->euid = pg_sys(geteuid);
+		pg_place_init(&h->place);
 		if (h->hooks.started)
 			h->hooks.started(h->hooks.ctx, h->mmu);
 		ret = pg_thread_start(&h->evict, evict_body, h, false);
@@ -366,6 +320,7 @@ static void run(struct host *h, int ret)
 static void stop(struct host *h)
 {
 	pg_thread_join(&h->evict);
+	pg_place_fini(&h->place);
 	pg_mm_fini(&h->mm);
 	pg_device_close(h->dev);
 	pg_uffd_destroy(h->mmu);

@@ -1159,6 +1159,26 @@ static bool decode(struct uffd *u, const struct uffd_msg *msg,
 	}
 }
 
+/* By way of /proc: poll() does not work on a descriptor whose reads wait. */
+bool pg_uffd_has_event(struct pg_mmu *m)
+{
+	static const char key[] = "pending:\t";
+	char path[64], text[512];
+	long fd, n;
+
+	pg_format(path, sizeof(path), "/proc/thread-self/fdinfo/%d",
+		  to_uffd(m)->fd);
+	fd = pg_sys(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = pg_sys(read, fd, text, sizeof(text));
+	pg_sys(close, fd);
+	for (long i = 0; i + (long)sizeof(key) <= n; i++)
+		if (!memcmp(text + i, key, sizeof(key) - 1))
+			return text[i + (long)sizeof(key) - 1] != '0';
+	return false;
+}
+
 int pg_uffd_read(struct pg_mmu *m, struct pg_uffd_event *ev, int n,
 		 int timeout_ms)
 {

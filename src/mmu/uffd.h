@@ -103,6 +103,10 @@ int pg_uffd_inherit(struct pg_mmu *m, char *error, size_t error_len);
 int pg_uffd_read(struct pg_mmu *m, struct pg_uffd_event *ev, int n,
 		 int timeout_ms);
 
+/** pg_uffd_has_event() - Is there a fault to read? Context: a thread with the
+ * descriptors of the MMU. */
+bool pg_uffd_has_event(struct pg_mmu *m);
+
 /** pg_uffd_copied() - Pages that were copied because the kernel could not move
  * them, both ways. */
 uint64_t pg_uffd_copied(const struct pg_mmu *m);

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * place.h - on which CPUs the fault thread F and the evicting thread K run.
+ *
+ * To wake a thread on another CPU costs several times what serving a fault
+ * costs, twice for each fault. So where one thread of the program faults, F
+ * runs on its CPU, with the scheduling policy SCHED_IDLE: a CPU that has
+ * nothing else to do counts as idle, so the kernel lets the program go on right
+ * there, in place of F, and not on another one.
+ *
+ * F would starve beside others that compute. K sees a fault that nobody takes,
+ * and then F runs as any thread for a while, longer each time.
+ *
+ * K works on another CPU, in parallel. But each page that it takes, and each
+ * that F brings, interrupts the CPU of the other one, to flush its TLB. Where
+ * that is dear (it is measured), and pages come and go one by one, K runs on
+ * the CPU of the program as well.
+ *
+ * What this costs a program that does not fault: nothing; both run anywhere,
+ * as any thread.
+ */
+#ifndef PG_PLACE_H
+#define PG_PLACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/atomic.h"
+#include "core/stat.h"
+#include "mmu/mmu.h"
+
+#define PG_PLACE_CPUS 1024u
+
+struct pg_place {
+	/* F writes, K reads; all relaxed: they are hints. */
+	pg_atomic32 tid;    /* whose fault was the last */
+	pg_atomic32 served; /* faults */
+	pg_atomic32 others; /* of them, of another thread than the one before */
+	pg_atomic32 busy;   /* 1: F has a message */
+
+	/* K only. */
+	int fault_tid;	    /* F; set once */
+	bool can_idle;	    /* F may become SCHED_IDLE and come back */
+	bool idle;	    /* F is */
+	bool beside;	    /* K is on F's CPU */
+	int cpu;	    /* F's; -1: any */
+	uint64_t look_at;   /* when to look again, ns */
+	uint64_t idle_from; /* not before: F has starved */
+	uint64_t rest;	    /* for so long after the next time, ns */
+	uint32_t was_served, was_others;
+	bool was_waiting;
+	uint64_t was_ahead; /* prefetched pages */
+	char *scratch;	    /* a page, to measure with */
+	unsigned int nr_flushes, nr_dear;
+	unsigned long any[PG_PLACE_CPUS / 64]; /* where K may run */
+};
+
+/** pg_place_init() - Context: F, before there is a K. */
+void pg_place_init(struct pg_place *p);
+void pg_place_fini(struct pg_place *p);
+
+/** pg_place_served() - Context: F, after a fault of thread @tid. */
+static inline void pg_place_served(struct pg_place *p, int tid)
+{
+	uint32_t last = pg_load(&p->tid, relaxed);
+
+	if (last != (uint32_t)tid) {
+		pg_store(&p->tid, (uint32_t)tid, relaxed);
+		pg_store(&p->others, pg_load(&p->others, relaxed) + 1, relaxed);
+	}
+	pg_store(&p->served, pg_load(&p->served, relaxed) + 1, relaxed);
+}
+
+/**
+ * pg_place_look() - Look how things go and put F and K where they should be.
+ * Context: K. @waiting: Does a fault wait for F? Asked only if it matters.
+ * Return: the time at which to call again, ns.
+ */
+uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
+		       uint64_t now, bool (*waiting)(struct pg_mmu *),
+		       struct pg_mmu *mmu);
+
+#endif

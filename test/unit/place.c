@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Where F and K run. One thread plays both here.
+ */
+#include "place.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include "test.h"
+
+#define MS 1000000u
+
+static struct pg_place place;
+static struct pg_stat st;
+static uint64_t now;
+static bool waits;
+static cpu_set_t any;
+
+static bool waiting(struct pg_mmu *mmu)
+{
+	(void)mmu;
+	return waits;
+}
+
+static void begin(void)
+{
+	now = 1;
+	waits = false;
+	CHECK_EQ(sched_getaffinity(0, sizeof(any), &any), 0);
+	pg_place_init(&place);
+	if (!place.can_idle)
+		SKIP("who becomes SCHED_IDLE here may not come back");
+}
+
+static void end(void)
+{
+	struct sched_param none = {0};
+
+	sched_setscheduler(0, SCHED_OTHER, &none);
+	sched_setaffinity(0, sizeof(any), &any);
+	pg_place_fini(&place);
+}
+
+/* @nr faults, of so many threads by turns, and a look at what came of it. */
+static void faults(unsigned int nr, unsigned int threads)
+{
+	for (unsigned int i = 0; i < nr; i++)
+		pg_place_served(&place, (int)gettid() + (int)(i % threads));
+	now = pg_place_look(&place, &st, now, waiting, NULL);
+}
+
+static int nr_cpus(void)
+{
+	cpu_set_t set;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
+	return CPU_COUNT(&set);
+}
+
+TEST(where_one_thread_faults_its_cpu_is_shared_until_that_ends)
+{
+	begin();
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	faults(100, 1);
+	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+	CHECK_EQ(nr_cpus(), 1);
+	CHECK(CPU_ISSET((size_t)sched_getcpu(), &any));
+	faults(0, 1);
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	end();
+}
+
+TEST(where_many_threads_fault_the_fault_thread_is_as_any)
+{
+	begin();
+	faults(100, 2);
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	faults(100, 1);
+	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+	faults(100, 4);
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	end();
+}
+
+TEST(a_look_before_its_time_changes_nothing)
+{
+	uint64_t next;
+
+	begin();
+	faults(100, 1);
+	next = pg_place_look(&place, &st, now - 1, waiting, NULL);
+	CHECK_EQ(next, now);
+	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+	end();
+}
+
+TEST(a_fault_that_nobody_takes_ends_the_idle_policy_for_a_while)
+{
+	uint64_t rest[3];
+
+	begin();
+	for (int i = 0; i < 3; i++) {
+		faults(100, 1);
+		CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+		waits = true;
+		faults(0, 1);
+		/* It may just have come. */
+		CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+		faults(0, 1);
+		CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+		waits = false;
+		rest[i] = now;
+		do
+			faults(100, 1);
+		while (sched_getscheduler(0) != SCHED_IDLE);
+		rest[i] = now - rest[i];
+		CHECK(rest[i] >= 90 * MS);
+	}
+	CHECK(rest[2] > 3 * rest[0]);
+	end();
+}
+
+TEST(a_fault_thread_that_does_not_get_on_with_one_is_seen)
+{
+	begin();
+	faults(100, 1);
+	pg_store(&place.busy, 1, relaxed);
+	faults(0, 1);
+	faults(0, 1);
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	end();
+}
+
+TEST(a_slow_fault_is_not_taken_for_a_lost_one)
+{
+	begin();
+	faults(100, 1);
+	waits = true;
+	for (int i = 0; i < 10; i++)
+		faults(1, 1);
+	CHECK_EQ(place.idle_from, 0);
+	faults(100, 1);
+	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+	end();
+}
+
+TEST(the_evicting_thread_comes_for_single_pages_and_goes_again)
+{
+	begin();
+	faults(100, 1);
+	/* As if flushes were dear. */
+	place.nr_flushes = 15;
+	place.nr_dear = 15;
+	faults(100, 1);
+	CHECK(place.beside);
+	CHECK_EQ(nr_cpus(), 1);
+	/* Blocks: it is wanted elsewhere. */
+	pg_fetch_add(&st.prefetched, 1600, relaxed);
+	faults(100, 1);
+	CHECK(!place.beside);
+	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
+	faults(100, 1);
+	CHECK(place.beside);
+	faults(0, 1);
+	CHECK(!place.beside);
+	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
+	end();
+}
+
+TEST(flushes_are_measured_while_single_pages_come)
+{
+	begin();
+	for (int i = 0; i < 20; i++)
+		faults(100, 1);
+	CHECK_EQ(place.nr_flushes, 15);
+	/* Nobody else runs here, so there is nobody to interrupt. */
+	CHECK(!place.beside);
+	end();
+}
+
+TEST_MAIN()
