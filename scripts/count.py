@@ -6,14 +6,19 @@ usage: count.py RESULTS
 
 RESULTS has meson's test logs (*.json), TAP (*.tap) and `checks`, whose lines
 are "pass NAME" or "fail NAME". A test program may print its cases as cmocka
-does or as TAP; one that prints neither is one case. Lists what failed and what
-was skipped, with the reason; the last line is "N passed, N failed, N skipped".
-The exit status is 1 when anything failed or nothing ran.
+does or as TAP; one that prints neither is one case. Lists what was skipped,
+with the reason, and what failed, with what was said of it: the comments behind
+a case of TAP, and once for a program the end of its standard error. The last
+line is "N passed, N failed, N skipped". The exit status is 1 when anything
+failed or nothing ran.
 """
 import json
 import pathlib
 import re
 import sys
+
+# Lines that are shown of the comments on a failure, and of standard error.
+MOST_COMMENTS, MOST_SAID = 60, 15
 
 results = pathlib.Path(sys.argv[1])
 passed, failed, skipped = 0, [], []
@@ -34,17 +39,23 @@ def cmocka(text):
 
 def tap(text):
     cases = []
-    for m in re.finditer(r"^(not )?ok\b *\d* *-? *(.*?)(?: *# *(SKIP\b *.*))?$",
-                         text, re.M | re.I):
+    found = list(re.finditer(
+        r"^(not )?ok\b *\d* *-? *(.*?)(?: *# *(SKIP\b *.*))?$",
+        text, re.M | re.I))
+    for m, after in zip(found, found[1:] + [None]):
         status = "SKIPPED" if m[3] else "FAILED" if m[1] else "OK"
-        cases.append((m[2], status, m[3][4:].strip() if m[3] else ""))
+        said = re.findall(r"^# ?(.*)$",
+                          text[m.end():after.start() if after else None], re.M)
+        cases.append((m[2], status,
+                      m[3][4:].strip() if m[3] else "\n".join(said)))
     m = re.search(r"^1\.\.0\b *# *SKIP\b *(.*)$", text, re.M | re.I)
     if m and not cases:
         cases.append(("", "SKIPPED", m[1]))
     return cases
 
 
-def add(where, cases):
+def add(where, cases, said=""):
+    """said: by the program, of whatever failed in it."""
     global passed
     for name, status, why in cases:
         at = f"{where}: {name}" if name else where
@@ -53,7 +64,10 @@ def add(where, cases):
         elif status == "SKIPPED":
             skipped.append(f"{at}: {why or 'no reason given'}")
         else:
-            failed.append(at)
+            lines = why.splitlines()[-MOST_COMMENTS:] + \
+                said.splitlines()[-MOST_SAID:]
+            failed.append("\n    ".join([at, *filter(str.strip, lines)]))
+            said = ""
 
 
 def add_program(build, test):
@@ -64,11 +78,12 @@ def add_program(build, test):
     bad = test["result"] not in ("OK", "SKIP", "EXPECTEDFAIL")
     if not cases:
         lines = (out + "\n" + err).strip().split("\n")
-        cases = [("", "FAILED" if bad else
-                  "SKIPPED" if test["result"] == "SKIP" else "OK", lines[-1])]
+        cases = [("", "FAILED", out) if bad else
+                 ("", "SKIPPED" if test["result"] == "SKIP" else "OK",
+                  lines[-1])]
     elif bad and not any(status == "FAILED" for _, status, _ in cases):
         cases.append((test["result"].lower(), "FAILED", ""))
-    add(where, cases)
+    add(where, cases, err)
 
 
 for log in sorted(results.glob("*.json")):

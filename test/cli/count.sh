@@ -18,6 +18,7 @@ print(json.dumps(dict(zip(("name", "result", "stdout", "stderr"),
 }
 
 # sums NAME STATUS LINE...: lines that count.py must print, the last one last.
+# One that begins with "!" it must not print.
 sums() {
     local name=$1 want=$2 out rc good=0 line
     shift 2
@@ -25,7 +26,10 @@ sums() {
     rc=$?
     [ $rc = "$want" ] || good=1
     for line in "$@"; do
-        grep -qxF -- "$line" <<<"$out" || good=1
+        case $line in
+        !*) grep -qxF -- "${line#!}" <<<"$out" && good=1 ;;
+        *) grep -qxF -- "$line" <<<"$out" || good=1 ;;
+        esac
     done
     [ "$(tail -n 1 <<<"$out")" = "$line" ] || good=1
     nr=$((nr + 1))
@@ -80,6 +84,25 @@ not ok 2 - y
 1..2"
 sums "TAP counts case by case" 1 "FAILED: gcc-fast: a: y" \
     "1 passed, 1 failed, 0 skipped"
+
+log a ERROR "ok 1 - x
+# of x
+not ok 2 - y
+# 139, want 0
+#
+#   as it said it
+ok 3 - z
+# of z
+1..3" "$(printf '%s\n' {1..20})"
+sums "a failed case of TAP tells why" 1 "FAILED: gcc-fast: a: y" \
+    "    139, want 0" "      as it said it" "    6" "    20" \
+    "!    of x" "!    of z" "!    5" \
+    "2 passed, 1 failed, 0 skipped"
+log a FAIL "$(case_line OK one; case_line 'FAILED ' two
+    case_line 'FAILED ' three)" "[   LINE   ] --- unit_a.c:7: error"
+sums "a failed program's standard error is shown once" 1 \
+    "FAILED: gcc-fast: a: two" "    [   LINE   ] --- unit_a.c:7: error" \
+    "FAILED: gcc-fast: a: three" "1 passed, 2 failed, 0 skipped"
 
 printf 'pass gcc: build\nfail clang: build\n' >"$dir/checks"
 sums "a step that is no test counts" 1 "FAILED: clang: build" \

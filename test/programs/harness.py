@@ -31,6 +31,8 @@ TIMEOUT = int(os.environ.get("PGMAP_TEST_TIMEOUT", "480"))
 # What may be resident beyond 105 % of the budget: pages that threads fault in
 # while the evictor is on its way.
 FIXED = 8 * MB
+# Of standard error, where a test fails.
+LAST_LINES = 15
 
 
 def scaled(n):
@@ -145,10 +147,12 @@ class Samples:
 
 
 class Run:
-    """How a program went. status is as a shell shows it; -1: timed out."""
+    """How a program went. status is as a shell shows it; -1: timed out, and
+    where says what each of its threads was doing."""
 
     def __init__(self):
         self.status = None
+        self.where = ""
         self.seconds = 0.0
         self.differs = None
         self.stderr = ""
@@ -157,6 +161,43 @@ class Run:
 
     def counter(self, name):
         return int(self.stat.get("total", {}).get(name, 0))
+
+
+    def end(self):
+        """How it ended, in words."""
+        if self.status == -1:
+            return f"still running after {TIMEOUT} s"
+        nr = -self.status if self.status < 0 else self.status - 128
+        try:
+            return f"{self.status}, {signal.Signals(nr).name}"
+        except ValueError:
+            return f"{self.status}"
+
+    def said(self):
+        """The end of its standard error."""
+        return "\n".join(self.stderr.splitlines()[-LAST_LINES:])
+
+
+def read(path):
+    try:
+        with open(path, errors="replace") as f:
+            return f.read().strip()
+    except OSError as e:
+        return e.strerror
+
+
+def where_threads_are(session):
+    """What each thread of a session is doing, in which call of the kernel."""
+    text = []
+    for task in sorted(glob.glob("/proc/[0-9]*/task/[0-9]*")):
+        stat = read(task + "/stat").rpartition(")")[2].split()
+        if len(stat) < 4 or stat[3] != str(session):
+            continue
+        text.append(f"{task[6:]} {read(task + '/comm')}: state {stat[0]}, "
+                    f"{stat[11]} + {stat[12]} ticks, call "
+                    f"{read(task + '/syscall')}, {read(task + '/wchan')}")
+        text += ["  " + l for l in read(task + "/stack").splitlines()[:8]]
+    return "\n".join(text)
 
 
 def pss_command(samples, pgmap):
@@ -200,6 +241,7 @@ def execute(argv, run, stdin=None, env=None, cwd=None, save=None,
 
         def expire():
             timed_out.set()
+            run.where = where_threads_are(p.pid)
             os.killpg(p.pid, signal.SIGKILL)
 
         timer = threading.Timer(timeout, expire)
@@ -343,9 +385,10 @@ def compare(argv, files=(), stdin=None, env=None, prepare=None,
         tap.note(describe(device, run, plain))
         if not tap.ok(run.status == plain.status,
                       f"{device}: exit status is that of the plain run",
-                      f"{run.status}, want {plain.status}" if run.status != -1
-                      else f"still running after {TIMEOUT} s"):
-            tap.note(run.stderr[-2000:])
+                      "" if run.status == plain.status
+                      else f"{run.end()}; want {plain.status}"):
+            tap.note(run.said())
+            tap.note(run.where)
         tap.ok(run.differs is None,
                f"{device}: output is that of the plain run, byte for byte",
                "" if run.differs is None
@@ -357,7 +400,7 @@ def compare(argv, files=(), stdin=None, env=None, prepare=None,
         if same_stderr:
             tap.ok(run.stderr == plain.stderr,
                    f"{device}: nothing else on standard error",
-                   run.stderr[-2000:] if run.stderr != plain.stderr else "")
+                   run.said() if run.stderr != plain.stderr else "")
         check_device_worked(tap, device, run, anon, min_share)
         check_resident(tap, device, run)
         shutil.rmtree(cwd)
