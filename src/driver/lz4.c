@@ -6,8 +6,8 @@
  * is as far back as LZ4 looks, larger units measured no better than 3 % denser
  * on heaps and programs, took longer both ways, and would make every fault
  * inside a 2 MB folio decode a megabyte. A block that LZ4 cannot shrink by a
- * sixteenth is kept as it is, one that repeats a single 8-byte word as that
- * word, one of zeros as nothing at all. After some that were kept as they are a
+ * fifth is kept as it is, one that repeats a single 8-byte word as that word,
+ * one of zeros as nothing at all. After some that were kept as they are a
  * page in the middle is tried first, and if that does not shrink, its block is
  * not tried: arrays of numbers would take 100 us for nothing.
  *
@@ -282,11 +282,13 @@ static void lz4_discard(void *priv, uint64_t slot, uint64_t nr)
 
 /* ---- store ---- */
 
-/* Compress @bytes. Return: their length then; 0: that is hardly less. */
+/* Compress @bytes. Return: their length then; 0: that is not worth the time of
+ * a decompression for each load. zram keeps pages as they are from 0.8 on, too.
+ */
 static uint32_t compress(struct context *c, const char *p, uint32_t bytes)
 {
 	int len = LZ4_compress_fast_extState(c->state, p, c->packed, (int)bytes,
-					     (int)(bytes - bytes / 16), 1);
+					     (int)(bytes - bytes / 5), 1);
 
 	return len > (int)WORD ? (uint32_t)len : 0;
 }
