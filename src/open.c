@@ -271,7 +271,8 @@ static int open_device(const char *device, struct pgmap_device **dev,
 static int start(struct host *h)
 {
 	/* Only the runtime sees a fork. */
-	struct pg_uffd_config config = {.nofork = !h->hooks.started};
+	struct pg_uffd_config config = {.nofork = !h->hooks.started,
+					.user = h->hooks.holds};
 	int ret = pg_uffd_create(&config, &h->mmu, h->error, h->error_len);
 
 	if (ret)
@@ -288,6 +289,7 @@ static int start(struct host *h)
 				  : "no memory for the page tables");
 		goto err_dev;
 	}
+	h->mm.holds = h->hooks.holds;
 	h->mm.run = pg_host_run;
 	h->mm.change_end = change_end;
 	return 0;

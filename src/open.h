@@ -17,6 +17,8 @@
 /**
  * struct pg_host_hooks - What the runtime adds to an instance.
  * @started: On F, when all is open; again in a fork child.
+ * @holds:   NULL, or the faults of system calls cannot be served: who makes
+ *           one holds its buffers there.
  * @tick:    On K, at least every time as many ns have passed as the last call
  *           returned, and after each piece of work.
  */
@@ -24,6 +26,7 @@ struct pg_host_hooks {
 	void (*started)(void *ctx, struct pg_mmu *mmu);
 	uint64_t (*tick)(void *ctx, struct pgmap_mm *mm);
 	void *ctx;
+	struct pg_holds *holds;
 };
 
 /** pg_open_check() - Can a budget and a folio size be? @ram_name and

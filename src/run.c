@@ -95,6 +95,7 @@ struct run {
 	struct sigaction old_chld;
 	pid_t child; /* 0 once it has ended */
 	bool stopped;
+	bool hold; /* faults of system calls are not served */
 	int status;
 	uint64_t held_checked_ns;
 	uint64_t small_checked_ns;
@@ -262,6 +263,9 @@ static int check_machine(struct run *r)
 	if (m.userfaultfd)
 		return fail(r, m.userfaultfd, "%s",
 			    m.why[0] ? m.why : strerror(-m.userfaultfd));
+	if (r->config->fault == PGMAP_FAULT_THREAD && !m.kernel_faults)
+		return fail(r, -EPERM, "%s; or leave out --fault", m.why);
+	r->hold = r->config->fault == PGMAP_FAULT_HOLD || !m.kernel_faults;
 	return 0;
 }
 
@@ -454,7 +458,7 @@ static int read_image(struct run *r, const char *path,
 	if (strlen(path) >= sizeof(image->path))
 		return fail(r, -ENAMETOOLONG, "the path %s is too long", path);
 	memcpy(image->path, path, strlen(path) + 1);
-	ret = pg_site_find(path, &image->list);
+	ret = pg_site_find(path, r->hold, &image->list);
 	if (ret == -ENODATA || ret == -ENOEXEC || ret == -E2BIG)
 		return fail(r, ret,
 			    "cannot tell where %s makes its system calls; use "
@@ -531,6 +535,7 @@ static int make_control(struct run *r)
 	c->folio_order =
 		(uint32_t)__builtin_ctzll(cf->folio_size / PGMAP_PAGE_SIZE);
 	c->log_level = cf->log_level;
+	c->hold = r->hold;
 	pg_store(&c->supervisor, (uint32_t)getpid(), relaxed);
 	c->pid_ns = pid_ns();
 	snprintf(c->device, sizeof(c->device), "%s", cf->device);

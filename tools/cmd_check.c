@@ -29,7 +29,12 @@ static void print_machine(const struct pgmap_machine *m)
 	     m->userfaultfd ? m->why
 	     : m->by_device ? "through /dev/userfaultfd"
 			    : "through the system call");
-	line("system calls on absent pages", yes(m->kernel_faults), "");
+	line("system calls on absent pages", yes(m->kernel_faults),
+	     m->userfaultfd || m->kernel_faults
+		     ? ""
+		     : "their buffers are held in RAM instead");
+	if (!m->userfaultfd && !m->kernel_faults)
+		line("", "", m->why);
 	line("pages are moved, not copied", yes(m->move),
 	     m->move ? "" : "Linux 6.8 or later is faster");
 	line("lost pages raise SIGBUS", yes(m->poison),

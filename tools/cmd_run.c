@@ -73,12 +73,32 @@ static uint64_t default_ram(void)
 	return ram < RAM_LEAST ? RAM_LEAST : ram;
 }
 
+static int parse_fault(const char *s, int *fault)
+{
+	static const char *const names[] = {
+		[PGMAP_FAULT_AUTO] = "auto",
+		[PGMAP_FAULT_THREAD] = "thread",
+		[PGMAP_FAULT_HOLD] = "hold",
+	};
+
+	for (int i = 0; i < (int)(sizeof(names) / sizeof(*names)); i++)
+		if (!strcmp(s, names[i])) {
+			*fault = i;
+			return 0;
+		}
+	fprintf(stderr,
+		"pgmap: --fault %s is not known; write auto, thread or hold\n",
+		s);
+	return 2;
+}
+
 static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option names[] = {
 		{"ram", required_argument, NULL, 'r'},
 		{"device", required_argument, NULL, 'd'},
 		{"folio", required_argument, NULL, 'f'},
+		{"fault", required_argument, NULL, 'F'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"summary", required_argument, NULL, 's'},
@@ -113,6 +133,10 @@ static int parse(int argc, char **argv, struct options *o)
 			}
 			o->device = true;
 			o->config.device = optarg;
+			break;
+		case 'F':
+			if (parse_fault(optarg, &o->config.fault))
+				return 2;
 			break;
 		case 'v':
 			if (o->config.log_level < 3)
@@ -418,6 +442,11 @@ const struct cmd cmd_run = {
 		"                      file:/dev/nvme0n1; see pgmap check\n"
 		"  -f, --folio SIZE    what moves together, 4K to 2M;\n"
 		"                      default: 64K\n"
+		"      --fault MODE    how system calls use what is away:\n"
+		"                      thread: it comes when they touch it;\n"
+		"                      hold: before, and stays while they "
+		"last;\n"
+		"                      default: auto: as permissions allow\n"
 		"      --summary FILE  the summary goes there, not to stderr\n"
 		"      --json FILE     the same, and all counters, as JSON;\n"
 		"                      FILE - is standard output\n"

@@ -22,6 +22,14 @@
 extern "C" {
 #endif
 
+/** enum pgmap_run_fault - System calls that use memory which is away. */
+enum pgmap_run_fault {
+	PGMAP_FAULT_AUTO,   /* THREAD with the permission for it, else HOLD */
+	PGMAP_FAULT_THREAD, /* their faults are served like any others */
+	PGMAP_FAULT_HOLD    /* their buffers are brought and held before; needs
+			     * no permission */
+};
+
 /**
  * struct pgmap_run_config - What to run, and how.
  * @size:       sizeof(struct pgmap_run_config), set by the caller.
@@ -29,6 +37,7 @@ extern "C" {
  * @device:     "NAME[:OPTIONS]" as for driver open.
  * @folio_size: Bytes that move together: a power of two, 4 KB .. 2 MB.
  * @log_level:  0 errors, 1 warnings, 2 information, 3 debug.
+ * @fault:      How system calls on absent pages work: enum pgmap_run_fault.
  * @preload:    Path of the preload runtime, or NULL: look beside the pgmap
  *              command, then where it was installed.
  * @argv:       Program (looked up in PATH) and arguments; ends with NULL.
@@ -39,6 +48,7 @@ struct pgmap_run_config {
 	const char *device;
 	uint64_t folio_size;
 	int log_level;
+	int fault;
 	const char *preload;
 	char *const *argv;
 };
@@ -88,7 +98,7 @@ struct pgmap_run_result {
  * @error: Out, on failure: one line that names the cause and the way out.
  *
  * Everything that can be checked is checked before the program starts: the
- * device and its options, the budget, the right to use userfaultfd, that the
+ * device and its options, the budget, what @fault needs, that the
  * program exists and can be preloaded (dynamic, not setuid). Signals that end
  * a program (INT, TERM, HUP, QUIT) are passed on to it.
  *
@@ -150,8 +160,8 @@ int pgmap_device_try(const char *device, char *error, size_t error_len);
 /**
  * struct pgmap_machine - What this machine allows.
  * @userfaultfd:   0 or the negative errno that pgmap_run() would meet.
- * @kernel_faults: System calls on absent pages are served.
- * @why:           The one line of advice when userfaultfd is not 0, or "".
+ * @kernel_faults: Faults of system calls are served, too.
+ * @why:           The one line of advice when one of these is not so, or "".
  */
 struct pgmap_machine {
 	size_t size;

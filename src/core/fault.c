@@ -477,6 +477,33 @@ static enum pg_fault_result fault_locked(struct pgmap_mm *mm, uintptr_t va,
 	}
 }
 
+int pg_fault_in(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	enum pg_fault_result r = PG_FAULT_DONE;
+	uintptr_t va = start;
+
+	while (r == PG_FAULT_DONE && va < end) {
+		pg_pte_t e = pg_pte_read(&mm->pt, va);
+
+		if (pg_pte_state(e) == PG_PTE_PRESENT ||
+		    pg_pte_state(e) == PG_PTE_POISON) {
+			va += PG_PAGE_SIZE;
+			continue;
+		}
+		/* Never wait for a writer: it may be waiting for our thread. */
+		if (!pg_read_trylock(&mm->lock, LOCK_MM))
+			return -EAGAIN;
+		va = pg_mm_next_managed(mm, va);
+		if (va < end)
+			r = fault_locked(mm, va, 0);
+		pg_read_unlock(&mm->lock, LOCK_MM);
+		va += PG_PAGE_SIZE * (va < end);
+	}
+	return r == PG_FAULT_DONE     ? 0
+	       : r == PG_FAULT_PARKED ? -EAGAIN
+				      : -ENOMEM;
+}
+
 enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va, uint32_t flags)
 {
 	enum pg_fault_result r;

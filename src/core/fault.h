@@ -40,6 +40,14 @@ enum pg_fault_result {
 enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va,
 			      uint32_t flags);
 
+/**
+ * pg_fault_in() - Load what is managed of [@start, @end) and not there, as if
+ * each page were touched. Return: 0 when each page was there, or cannot be;
+ * -EAGAIN a writer of LOCK_MM or another who moves the page is in the way;
+ * -ENOMEM.
+ */
+int pg_fault_in(struct pgmap_mm *mm, uintptr_t start, uintptr_t end);
+
 /** pg_load_ahead() - One step of the thread that loads ahead of streams of
  * faults: a block. Takes LOCK_MM for reading. Return: false: nothing to do. */
 bool pg_load_ahead(struct pgmap_mm *mm);

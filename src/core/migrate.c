@@ -129,6 +129,29 @@ static struct out out_begin(struct pgmap_mm *mm, struct pg_buf *buf,
 			    .buf = buf};
 }
 
+/* What a system call uses stays. Partner: pg_hold_take(). Holds LOCK_PT, so
+ * nobody waits for our entries yet. */
+static void out_leave_held(struct out *o)
+{
+	uintptr_t end = page(o->va, o->nr), from, to;
+	uint32_t slot = 0;
+
+	pg_fence(seq_cst);
+	while (pg_holds_find(o->mm->holds, &slot, o->va, end, &from, &to))
+		for (; from < to; from += PG_PAGE_SIZE) {
+			size_t i = (from - o->va) / PG_PAGE_SIZE;
+
+			mask_clear(&o->holes, i);
+			if (!mask_has(&o->pages, i))
+				continue;
+			mask_clear(&o->pages, i);
+			pg_pte_write(
+				&o->mm->pt, from,
+				pg_pte_make(PG_PTE_PRESENT, o->buf->copy[i]));
+			o->buf->copy[i] = 0;
+		}
+}
+
 /* R73, R76: present pages get migration entries in one critical section. */
 static void out_collect(struct out *o, bool holes)
 {
@@ -153,6 +176,8 @@ static void out_collect(struct out *o, bool holes)
 			mask_set(&o->holes, i);
 		}
 	}
+	if (o->mm->holds && !pg_mutant("held_pages_leave"))
+		out_leave_held(o);
 	pg_pt_unlock(pt, o->va);
 }
 

@@ -116,6 +116,60 @@ const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va)
 	return i < mm->nr_vma && mm->vma[i].start <= va ? &mm->vma[i] : NULL;
 }
 
+/*
+ * Between these two the ranges change. From the first on, who holds memory
+ * waits before it looks at them, unless it had looked already; then
+ * adopt_gap() sees what it holds.
+ */
+static void vma_begin(struct pgmap_mm *mm)
+{
+	pg_fetch_add(&mm->vma_seq, 1, seq_cst);
+	pg_fence(seq_cst);
+}
+
+static void vma_end(struct pgmap_mm *mm)
+{
+	pg_fetch_add(&mm->vma_seq, 1, release);
+}
+
+/* The table is there for good, and what a change tears is looked at again. */
+static uintptr_t next_managed(const struct pgmap_mm *mm, uintptr_t va)
+{
+	uint32_t lo = 0, nr = __atomic_load_n(&mm->nr_vma, __ATOMIC_RELAXED);
+	uint32_t hi = nr < PG_MAX_VMAS ? nr : PG_MAX_VMAS;
+	uintptr_t start;
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (__atomic_load_n(&mm->vma[mid].end, __ATOMIC_RELAXED) <= va)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo >= nr || lo >= PG_MAX_VMAS)
+		return UINTPTR_MAX;
+	start = __atomic_load_n(&mm->vma[lo].start, __ATOMIC_RELAXED);
+	return start > va ? start : va;
+}
+
+uintptr_t pg_mm_next_managed(struct pgmap_mm *mm, uintptr_t va)
+{
+	for (;;) {
+		uint32_t seq = pg_load(&mm->vma_seq, acquire);
+		uintptr_t at;
+
+		if (seq & 1) {
+			pg_yield();
+			continue;
+		}
+		at = next_managed(mm, va);
+		pg_fence(acquire);
+		if (pg_load(&mm->vma_seq, relaxed) == seq)
+			return at;
+	}
+}
+
 static int make_room(struct pgmap_mm *mm, uint32_t i)
 {
 	if (mm->nr_vma == PG_MAX_VMAS)
@@ -158,7 +212,7 @@ static int add_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 /* Take [start, end) out of the ranges. A range that would have to be split
  * when the table is full stays as it is: entries behind the gap may be away,
  * and must be found by their fault. */
-static void del_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+static void cut_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 {
 	uint32_t i = first_behind(mm, start);
 
@@ -184,6 +238,13 @@ static void del_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 			close_gap(mm, i);
 		}
 	}
+}
+
+static void del_vma(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	vma_begin(mm);
+	cut_vma(mm, start, end);
+	vma_end(mm);
 }
 
 /* ---- Adopt and release ---- */
@@ -237,7 +298,7 @@ static void note_present(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 	}
 }
 
-static int adopt_gap(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+static int adopt_part(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 {
 	size_t nr = (end - start) / PG_PAGE_SIZE;
 	int ret = pg_pt_populate(&mm->pt, start, nr);
@@ -255,7 +316,44 @@ static int adopt_gap(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 	return 0;
 }
 
-int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+/* The first part of [@va, @end) that somebody holds; both @end: none. */
+static void first_held(struct pgmap_mm *mm, uintptr_t va, uintptr_t end,
+		       uintptr_t *from, uintptr_t *to)
+{
+	uintptr_t a, b;
+	uint32_t i = 0;
+
+	*from = *to = end;
+	while (mm->holds && !pg_mutant("held_memory_is_adopted") &&
+	       pg_holds_find(mm->holds, &i, va, end, &a, &b))
+		if (a < *from) {
+			*from = a;
+			*to = b;
+		}
+}
+
+/* A system call that uses memory now did not know that it would be managed:
+ * what it holds is left out, until somebody adopts it again. */
+static int adopt_gap(struct pgmap_mm *mm, uintptr_t start, uintptr_t end,
+		     bool held)
+{
+	int ret = 0;
+
+	vma_begin(mm);
+	while (start < end && !ret) {
+		uintptr_t from = end, to = end;
+
+		if (!held)
+			first_held(mm, start, end, &from, &to);
+		if (start < from)
+			ret = adopt_part(mm, start, from);
+		start = to;
+	}
+	vma_end(mm);
+	return ret;
+}
+
+static int adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr, bool held)
 {
 	uintptr_t end = va + bytes(nr);
 	int first_error = 0;
@@ -271,12 +369,17 @@ int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 		}
 		if (i < mm->nr_vma && mm->vma[i].start < end)
 			stop = mm->vma[i].start;
-		ret = adopt_gap(mm, va, stop);
+		ret = adopt_gap(mm, va, stop, held);
 		if (ret && !first_error)
 			first_error = ret;
 		va = stop;
 	}
 	return first_error;
+}
+
+int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr)
+{
+	return adopt(mm, va, nr, false);
 }
 
 /* The first managed part of [va, end); false: there is none. */
@@ -746,8 +849,9 @@ static int remap_job(struct pgmap_mm *mm, void *arg)
 	const struct job *j = arg;
 
 	pg_mm_remap(mm, j->va, j->nr, j->to, j->to_nr);
-	/* The kernel has taken its watch off what it moved. */
-	return pg_mm_adopt(mm, j->to, j->to_nr);
+	/* The kernel has taken its watch off what it moved. Some of it may be
+	 * away, and who holds the addresses knew nothing of that. */
+	return adopt(mm, j->to, j->to_nr, true);
 }
 
 int pgmap_mm_adopt(struct pgmap_mm *mm, void *addr, size_t len)

@@ -10,6 +10,7 @@
 #include "base/lock.h"
 #include "core/device.h"
 #include "core/evict.h"
+#include "core/hold.h"
 #include "core/pool.h"
 #include "core/pt.h"
 #include "core/stat.h"
@@ -51,6 +52,10 @@ struct pgmap_mm {
 	bool releasing;	    /* LOCK_MM for writing: loads evict nothing */
 	struct pg_vma *vma; /* LOCK_MM; sorted, disjoint, not adjacent */
 	uint32_t nr_vma;    /* LOCK_MM */
+	/* Odd while vma is about to change or changes; seq_cst. See
+	 * pg_mm_next_managed(). */
+	pg_atomic32 vma_seq;
+	struct pg_holds *holds; /* set once; NULL: nobody needs to hold */
 	struct pg_pt pt;
 	struct pg_pool pool;
 	struct pg_queue queue;
@@ -130,7 +135,12 @@ int pg_mm_return_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end);
 /** pg_mm_find() - The range that has @va, or NULL. Holds LOCK_MM. */
 const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va);
 
-/* The functions of pgmap.h, for a caller that holds LOCK_MM for writing. */
+/** pg_mm_next_managed() - Return: the first managed address from @va on, or
+ * UINTPTR_MAX. Takes no lock; waits for whoever changes the ranges. */
+uintptr_t pg_mm_next_managed(struct pgmap_mm *mm, uintptr_t va);
+
+/* The functions of pgmap.h, for a caller that holds LOCK_MM for writing. What
+ * somebody holds is not adopted. */
 int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr);
 int pg_mm_release(struct pgmap_mm *mm, uintptr_t va, size_t nr);
 void pg_mm_remove(struct pgmap_mm *mm, uintptr_t va, size_t nr);

@@ -53,6 +53,9 @@ struct uffd_poison {
 #define IOC_POISON _IOWR(UFFDIO, 0x08, struct uffd_poison)
 /* The same bit in COPY, MOVE and POISON. */
 #define MODE_DONTWAKE 1u
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 
 #define EVENT_BITS                                                             \
 	(UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP |                \
@@ -79,6 +82,7 @@ struct uffd {
 	struct pg_uffd_features features;
 	bool events;
 	bool nofork;
+	bool user;
 	bool blocks; /* reads of fd wait; F only */
 	uint64_t mask;
 	int fd;	     /* the program's ranges */
@@ -182,29 +186,29 @@ static void list_del(struct uffd *u, uintptr_t start)
 
 /* ----- opening ----- */
 
-static int open_descriptor(bool *device)
+static int open_descriptor(bool user, bool *device)
 {
+	long flags = O_CLOEXEC | O_NONBLOCK | (user ? UFFD_USER_MODE_ONLY : 0);
 	long dev = pg_sys(openat, AT_FDCWD, "/dev/userfaultfd",
 			  O_RDWR | O_CLOEXEC);
 	long fd = dev;
 
 	*device = false;
 	if (dev >= 0) {
-		fd = pg_sys(ioctl, dev, USERFAULTFD_IOC_NEW,
-			    O_CLOEXEC | O_NONBLOCK);
+		fd = pg_sys(ioctl, dev, USERFAULTFD_IOC_NEW, flags);
 		pg_sys(close, dev);
 		*device = fd >= 0;
 	}
 	if (fd < 0)
-		fd = pg_sys(userfaultfd, O_CLOEXEC | O_NONBLOCK);
+		fd = pg_sys(userfaultfd, flags);
 	return (int)fd;
 }
 
 /* Open a descriptor with @want features; 0 asks which there are. */
-static int open_with(uint64_t want, uint64_t *have, bool *device)
+static int open_with(bool user, uint64_t want, uint64_t *have, bool *device)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = want};
-	int fd = open_descriptor(device);
+	int fd = open_descriptor(user, device);
 	int ret;
 
 	if (fd < 0)
@@ -247,15 +251,15 @@ static int explain(int ret, char *error, size_t error_len)
 	}
 }
 
-static int probe(struct pg_uffd_features *f, uint64_t mask)
+static int probe(struct pg_uffd_features *f, bool user, uint64_t mask)
 {
-	int fd = open_with(0, &f->bits, &f->device);
+	int fd = open_with(user, 0, &f->bits, &f->device);
 
 	if (fd < 0)
 		return fd;
 	pg_sys(close, fd);
 	f->bits &= ~mask;
-	f->kernel = true; /* we never ask for UFFD_USER_MODE_ONLY */
+	f->kernel = !user;
 	f->wp = f->bits & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	/* The pool needs write protection to be registered for. */
 	f->move = f->wp && (f->bits & PG_UFFD_FEATURE_MOVE);
@@ -271,8 +275,11 @@ int pg_uffd_probe(struct pg_uffd_features *f, char *error, size_t error_len)
 	*f = (struct pg_uffd_features){0};
 	if (error_len)
 		error[0] = '\0';
-	ret = probe(f, 0);
-	return ret ? explain(ret, error, error_len) : 0;
+	ret = probe(f, false, 0);
+	if (!ret)
+		return 0;
+	ret = explain(ret, error, error_len);
+	return ret == -EPERM && !probe(f, true, 0) ? 0 : ret;
 }
 
 static void close_fds(struct uffd *u)
@@ -300,7 +307,7 @@ static int open_fds(struct uffd *u, char *error, size_t error_len)
 {
 	uint64_t want = 0;
 	bool device;
-	int ret = probe(&u->features, u->mask);
+	int ret = probe(&u->features, u->user, u->mask);
 
 	u->fd = u->pool_fd = u->pagemap = u->mem = -1;
 	if (ret)
@@ -310,11 +317,12 @@ static int open_fds(struct uffd *u, char *error, size_t error_len)
 		PG_UFFD_FEATURE_MOVE | PG_UFFD_FEATURE_POISON);
 	if (u->events)
 		want |= EVENT_BITS;
-	u->fd = ret = open_with(want, NULL, &device);
+	u->fd = ret = open_with(u->user, want, NULL, &device);
 	if (ret < 0)
 		return explain(ret, error, error_len);
 	if (u->features.move) {
 		u->pool_fd = ret = open_with(
+			u->user,
 			PG_UFFD_FEATURE_MOVE | UFFD_FEATURE_PAGEFAULT_FLAG_WP,
 			NULL, &device);
 		if (ret < 0) {
@@ -352,6 +360,7 @@ int pg_uffd_create(const struct pg_uffd_config *config, struct pg_mmu **m,
 	u->mmu.ops = &uffd_ops;
 	u->events = config->events;
 	u->nofork = config->nofork;
+	u->user = config->user;
 	u->mask = config->mask;
 	ret = open_fds(u, error, error_len);
 	if (ret)

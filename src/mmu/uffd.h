@@ -14,7 +14,7 @@
 /** What the kernel offers; see pg_uffd_probe(). */
 struct pg_uffd_features {
 	bool device;   /* opened by /dev/userfaultfd, not by the system call */
-	bool kernel;   /* faults of system calls are delivered */
+	bool kernel;   /* faults of system calls are delivered, too */
 	bool move;     /* UFFDIO_MOVE, Linux 6.8 */
 	bool poison;   /* UFFDIO_POISON, Linux 6.6 */
 	bool events;   /* REMOVE, UNMAP, REMAP */
@@ -51,11 +51,15 @@ struct pg_uffd_event {
  *          address. Only a lock around the program's call prevents that.
  * @nofork: A fork child gets no mapping at watched addresses: nobody would
  * serve its faults, and what is away would read as zeros.
+ * @user:   For user accesses only: needs no permission. A system call that
+ *          reaches an absent page then fails with EFAULT; who asks for this
+ *          sees to it that none does (core/hold.h).
  * @mask:   Features to do without, for tests: UFFD_FEATURE_* bits.
  */
 struct pg_uffd_config {
 	bool events;
 	bool nofork;
+	bool user;
 	uint64_t mask;
 };
 
@@ -118,6 +122,9 @@ const struct pg_uffd_features *pg_uffd_features(const struct pg_mmu *m);
 /**
  * pg_uffd_probe() - What would pg_uffd_create() find?
  * @error: As there; empty when it would succeed.
+ *
+ * Without permission for faults of system calls it looks for the rest:
+ * @f->kernel is false, @error says why, and only with @user would it succeed.
  * Return: as pg_uffd_create(); @f is filled in as far as known.
  */
 int pg_uffd_probe(struct pg_uffd_features *f, char *error, size_t error_len);

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "base/log.h"
 #include "base/mem.h"
@@ -277,10 +278,20 @@ static void started(void *ctx, struct pg_mmu *mmu)
 	pg_control_send_fd(pg_rt.name, pg_rt.name_len, pg_uffd_fd(mmu));
 }
 
-static const struct pg_host_hooks host_hooks = {
+static struct pg_host_hooks host_hooks = {
 	.started = started,
 	.tick = pg_adopt_tick,
 };
+
+/* Not by a load: the stack that it was on may be gone. */
+static bool read_word(uintptr_t va, uint64_t *word)
+{
+	struct iovec to = {word, sizeof(*word)};
+	struct iovec from = {(void *)va, sizeof(*word)};
+
+	return pg_sys(process_vm_readv, pg_rt.pid, &to, 1, &from, 1, 0) ==
+	       sizeof(*word);
+}
 
 /* Start F and K. */
 static void start_host(void)
@@ -291,6 +302,7 @@ static void start_host(void)
 
 	pg_lock(&pg_rt.lock, LOCK_FORK);
 	if (!pg_load(&pg_rt.mm, relaxed) && !pg_load(&pg_rt.off, relaxed)) {
+		host_hooks.holds = pg_rt.holds;
 		config.ram = pg_rt.control->budget;
 		config.device = pg_rt.control->device;
 		config.folio_size = (uint64_t)PG_PAGE_SIZE
@@ -306,8 +318,10 @@ static void start_host(void)
 			pg_store(&pg_rt.mm, mm, release);
 			pg_log(PG_LOG_INFO,
 			       "process %d: device %s is open; its memory is "
-			       "watched",
-			       (int)pg_rt.pid, config.device);
+			       "watched%s",
+			       (int)pg_rt.pid, config.device,
+			       pg_rt.holds ? ", what system calls use is held"
+					   : "");
 		}
 	}
 	pg_unlock(&pg_rt.lock, LOCK_FORK);
@@ -416,6 +430,9 @@ static bool scan(struct pgmap_mm *mm)
 	struct scan s = {.mm = mm};
 	uint64_t managed = 0;
 
+	/* Who holds memory looks at the instance to know what is managed. */
+	if (!pg_load(&pg_rt.mm, acquire))
+		return false;
 	if (!pg_write_trylock(&mm->lock, LOCK_MM))
 		return false;
 	if (!pg_load(&pg_rt.off, relaxed))
@@ -652,8 +669,11 @@ uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm)
 		return watch_resident(mm);
 	take_share(mm);
 	tell_first_eviction(mm);
-	if (now >= pg_rt.rescan_at && scan(mm))
+	if (now >= pg_rt.rescan_at && scan(mm)) {
 		pg_rt.rescan_at = now + RESCAN_NS;
+		if (pg_rt.holds)
+			pg_holds_reap(pg_rt.holds, read_word);
+	}
 	pg_runtime_publish();
 	return 10u * MS;
 }

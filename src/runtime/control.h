@@ -123,7 +123,7 @@ struct pg_control {
 	uint32_t folio_order;
 	int32_t log_level;
 	pg_atomic32 supervisor; /* pid of who holds it: `pgmap run` */
-	uint32_t spare;
+	uint32_t hold;		/* 1: faults of system calls are not served */
 	uint64_t pid_ns; /* inode of its pid namespace; pids are of that one */
 	char device[256];
 	char name[PG_CONTROL_NAME_MAX]; /* socket, abstract, no leading NUL */

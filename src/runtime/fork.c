@@ -33,6 +33,8 @@ static void in_child(struct pgmap_mm *mm)
 	if (pg_control_claim(pg_rt.control, pg_rt.pid, &pg_rt.proc))
 		pg_control_unmanaged(pg_rt.control, NULL, pg_rt.pid,
 				     "too many processes");
+	if (pg_rt.holds)
+		pg_holds_forked(pg_rt.holds, pg_hook_thread());
 	memset(&pg_rt.lock, 0, sizeof(pg_rt.lock));
 	memset(&pg_rt.ranges_lock, 0, sizeof(pg_rt.ranges_lock));
 	pg_store(&pg_rt.coming, 0, relaxed); /* of threads that are not here */
@@ -168,7 +170,45 @@ static bool is_var(const char *s, const char *name, size_t n)
 	return !strncmp(s, name, n) && s[n] == '=';
 }
 
+static void hold_strings(struct pg_hold *h, const char *const *s)
+{
+	size_t n = 0;
+
+	for (; s && s[n]; n++)
+		pg_hold_add(h, (uintptr_t)s[n], strlen(s[n]) + 1);
+	if (s)
+		pg_hold_add(h, (uintptr_t)s, (n + 1) * sizeof(*s));
+}
+
+/* When the new program runs, nobody drops this: then it is gone with all of
+ * the old one, or, in a vfork child, is reaped. */
+static void hold_arguments(struct pg_hold *h, const struct pg_call *c)
+{
+	int path = c->nr == SYS_execveat;
+
+	pg_hold_init(h);
+	if (c->arg[path])
+		pg_hold_add(h, (uintptr_t)c->arg[path],
+			    strlen((const char *)c->arg[path]) + 1);
+	hold_strings(h, (const char *const *)c->arg[path + 1]);
+	hold_strings(h, (const char *const *)c->arg[path + 2]);
+	pg_hook_hold(h);
+}
+
+static void exec(struct pg_call *c);
+
 void pg_exec(struct pg_call *c)
+{
+	struct pg_hold h;
+
+	if (pg_rt.holds)
+		hold_arguments(&h, c);
+	exec(c);
+	if (pg_rt.holds)
+		pg_hold_drop(pg_rt.holds, &h);
+}
+
+static void exec(struct pg_call *c)
 {
 	long *envp = &c->arg[c->nr == SYS_execveat ? 3 : 2];
 	const char **old = (const char **)*envp;

@@ -7,17 +7,32 @@
  * ours. Signals stay blocked while a lock is held: a handler could come back
  * here. Calls that read or write the program's memory are never made under
  * the lock, for their faults would wait for it.
+ *
+ * Where the kernel's faults are not served, every call that uses memory comes
+ * here. What it uses is held (core/hold.h) and the call is made here, so that
+ * something can be done after it: a call that blocks is seen by a debugger
+ * inside our library. Restarts after a signal happen at our instruction, and
+ * asynchronous cancellation unwinds through our frames, as in glibc before
+ * 2.41; later ones look whether the thread is at an instruction of their own,
+ * and cancel it only at its next call that is let through. What the kernel uses
+ * at times that no call names is never managed: areas that are announced
+ * (signal stacks, thread blocks), and all memory of a process that starts
+ * asynchronous I/O.
  */
 #include <errno.h>
 #include <limits.h>
 #include <linux/sched.h>
 #include <linux/userfaultfd.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include "core/mm.h"
 #include "mmu/uffd.h"
+#include "runtime/buffers.h"
 #include "runtime/runtime.h"
 
 #ifndef MADV_GUARD_INSTALL
@@ -267,6 +282,10 @@ static void hook_madvise(struct pg_call *c)
 	struct pg_call made = *c;
 	struct pgmap_mm *mm = armed();
 
+	/* A page that the kernel takes later, when it likes, would be missed
+	 * by the first system call that uses it. */
+	if (c->arg[2] == MADV_FREE && pg_rt.holds)
+		made.arg[2] = MADV_DONTNEED;
 	switch (c->arg[2]) {
 	case MADV_DONTFORK:
 	case MADV_DOFORK:
@@ -285,7 +304,7 @@ static void hook_madvise(struct pg_call *c)
 		mm = NULL;
 	}
 	if (!mm) {
-		c->ret = make(c);
+		c->ret = make(&made);
 		return;
 	}
 	pgmap_mm_change_begin(mm);
@@ -326,19 +345,35 @@ static int release_all(struct pgmap_mm *mm, void *arg)
 	return 0;
 }
 
-static void hook_mlockall(struct pg_call *c)
+/* Manage nothing of this process any more. */
+static void stop(const char *why)
 {
 	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
 
+	if (pg_load(&pg_rt.off, relaxed))
+		return;
 	pg_store(&pg_rt.off, 1, relaxed);
-	pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid,
-			     "it locked all of its memory (mlockall)");
+	pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid, why);
 	if (mm) {
 		pgmap_mm_change_begin(mm);
 		pg_host_run(mm, release_all, NULL);
 		pgmap_mm_change_end(mm);
 	}
+}
+
+static void hook_mlockall(struct pg_call *c)
+{
+	stop("it locked all of its memory (mlockall)");
 	c->ret = pg_adopt_lock(c->arg[0]);
+}
+
+/* Where the kernel's faults are not served: it uses [@p, @p + @len) whenever
+ * it likes. */
+static void keep(uintptr_t p, size_t len)
+{
+	if (pg_rt.holds && p && len)
+		pg_apart_release(p, p + len,
+				 offsetof(struct pgmap_left_alone, stacks));
 }
 
 /* A thread's stack and thread block: the kernel writes to them where a fault
@@ -356,11 +391,16 @@ static void hook_thread(const struct pg_call *c)
 		sp = a.stack;
 		size = a.stack_size;
 		tls = a.tls;
+		keep((uintptr_t)c->arg[0], n);
+		keep(a.parent_tid, sizeof(int));
+		keep(a.child_tid, sizeof(int));
 	} else {
 		/* Only the top is known; glibc names the size. */
 		size = (size_t)256 << 10;
 		sp = (uintptr_t)c->arg[1] - size;
 		tls = (uintptr_t)c->arg[4];
+		keep((uintptr_t)c->arg[2], sizeof(int));
+		keep((uintptr_t)c->arg[3], sizeof(int));
 	}
 	if (sp && size)
 		pg_apart_release(sp, sp + size,
@@ -383,7 +423,7 @@ static void hook_foreign(struct pg_call *c)
 {
 	const struct uffdio_register *r = (const void *)c->arg[2];
 
-	if (r)
+	if (r && pg_buffers_readable(armed(), (uintptr_t)r, sizeof(*r)))
 		pg_apart_release((uintptr_t)r->range.start,
 				 (uintptr_t)(r->range.start + r->range.len),
 				 offsetof(struct pgmap_left_alone, foreign));
@@ -435,6 +475,17 @@ static void keep_stack(struct pgmap_mm *mm, uintptr_t sp)
 
 	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE)
 		return;
+	if (pg_rt.holds) {
+		struct pg_hold h;
+
+		pg_hold_init(&h);
+		pg_hold_add(&h, start, end - start);
+		pg_hook_hold(&h);
+		pg_apart_release(start, end,
+				 offsetof(struct pgmap_left_alone, stacks));
+		pg_hold_drop(pg_rt.holds, &h);
+		return;
+	}
 	/* Locked pages do not leave. What lies beyond the stack may be no
 	 * memory at all: lock page by page. */
 	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
@@ -450,7 +501,7 @@ static bool readable(const struct pg_call *c)
 	return c->nr != SYS_clone3 || (c->arg[0] && c->arg[1] >= 64);
 }
 
-int pg_hook(struct pg_call *c)
+static int hook_call(struct pg_call *c)
 {
 	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
 	int answer = PG_CALL_DONE;
@@ -489,7 +540,7 @@ int pg_hook(struct pg_call *c)
 	mask = pg_signals_block();
 	/* Not the one from above: another thread may have started it since. */
 	mm = armed();
-	if (mm)
+	if (mm && !pg_rt.holds)
 		keep_stack(mm, c->sp);
 	switch (c->nr) {
 	case SYS_mmap:
@@ -553,4 +604,201 @@ int pg_hook(struct pg_call *c)
 	}
 	pg_signals_restore(mask);
 	return answer;
+}
+
+/* ---- Where the kernel's faults are not served ---- */
+
+static int bring_job(struct pgmap_mm *mm, void *arg)
+{
+	return pg_hold_bring(mm, arg);
+}
+
+void pg_hook_hold(struct pg_hold *h)
+{
+	struct pgmap_mm *mm;
+
+	while (!pg_hold_take(pg_rt.holds, h, pg_hook_thread()))
+		pg_yield();
+	mm = pg_load(&pg_rt.mm, acquire);
+	while (mm && pg_hold_missing(mm, h)) {
+		uint64_t mask = pg_signals_block();
+		int ret = pg_host_run(mm, bring_job, h);
+
+		pg_signals_restore(mask);
+		if (!ret)
+			return;
+		pg_yield();
+	}
+}
+
+/* More than a signal's frame: it may come while the call blocks. */
+#define FRAME ((uintptr_t)16 << 10)
+/* Populating holds so much at a time. */
+#define POPULATE_PART ((size_t)1 << 20)
+
+static long populate(const struct pg_call *c)
+{
+	struct pg_call part = *c;
+	size_t left = page_up((size_t)c->arg[1]);
+	long ret = 0;
+
+	while (left && !ret) {
+		struct pg_hold h;
+
+		part.arg[1] =
+			(long)(left < POPULATE_PART ? left : POPULATE_PART);
+		pg_hold_init(&h);
+		pg_hold_add(&h, (uintptr_t)part.arg[0], (size_t)part.arg[1]);
+		pg_hook_hold(&h);
+		ret = make(&part);
+		pg_hold_drop(pg_rt.holds, &h);
+		part.arg[0] += part.arg[1];
+		left -= (size_t)part.arg[1];
+	}
+	return ret;
+}
+
+/* The kernel keeps these addresses, and writes there later. */
+static void keep_area(const struct pg_call *c)
+{
+	const stack_t *ss = (const void *)c->arg[0];
+
+	switch (c->nr) {
+	case SYS_sigaltstack:
+		if (ss &&
+		    pg_buffers_readable(armed(), (uintptr_t)ss, sizeof(*ss)) &&
+		    !(ss->ss_flags & SS_DISABLE))
+			keep((uintptr_t)ss->ss_sp, ss->ss_size);
+		break;
+	case SYS_set_robust_list:
+		keep((uintptr_t)c->arg[0], (size_t)c->arg[1]);
+		break;
+	case SYS_set_tid_address:
+		keep((uintptr_t)c->arg[0], sizeof(int));
+		break;
+	case SYS_rseq:
+		keep((uintptr_t)c->arg[0], (size_t)c->arg[1]);
+		break;
+	default: /* PR_SET_SYSCALL_USER_DISPATCH */
+		keep((uintptr_t)c->arg[4], 1);
+		break;
+	}
+}
+
+#define NR_IO_SETUP 206
+#define NR_RSEQ 334
+#define KVM_SET_USER_MEMORY_REGION 0x4020ae46u
+#define USBDEVFS_SUBMITURB 0x8038550au
+#define PR_USER_DISPATCH 59
+
+/* What a call that uses memory means beside that. Return: as a hook. */
+static int hook_special(struct pg_call *c)
+{
+	uint64_t mask;
+
+	switch (c->nr) {
+	case SYS_ioctl:
+		if ((uint32_t)c->arg[1] == UFFDIO_REGISTER)
+			return hook_call(c);
+		if ((uint32_t)c->arg[1] == KVM_SET_USER_MEMORY_REGION ||
+		    (uint32_t)c->arg[1] == USBDEVFS_SUBMITURB) {
+			mask = pg_signals_block();
+			stop("a device uses its memory");
+			pg_signals_restore(mask);
+		}
+		return PG_CALL_NATIVE;
+	case SYS_setsockopt:
+		return c->arg[1] == SOL_SOCKET && c->arg[2] == SO_ZEROCOPY
+			       ? hook_call(c)
+			       : PG_CALL_NATIVE;
+	case SYS_vmsplice:
+		return hook_call(c);
+	case SYS_prctl:
+		if (c->arg[0] != PR_USER_DISPATCH)
+			return PG_CALL_NATIVE;
+		/* fall through */
+	case SYS_sigaltstack:
+	case SYS_set_robust_list:
+	case SYS_set_tid_address:
+	case NR_RSEQ:
+		mask = pg_signals_block();
+		keep_area(c);
+		pg_signals_restore(mask);
+		return PG_CALL_NATIVE;
+	case NR_IO_SETUP:
+	case SYS_io_uring_setup:
+		mask = pg_signals_block();
+		stop("it uses asynchronous I/O, and nobody may serve the "
+		     "kernel's page faults");
+		pg_signals_restore(mask);
+		return PG_CALL_NATIVE;
+	default:
+		return PG_CALL_NATIVE;
+	}
+}
+
+static int hook_buffers(struct pg_call *c)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	struct pg_hold h;
+
+	pg_hold_init(&h);
+	pg_buffers_find(mm, c, &h);
+	if (!h.nr)
+		return hook_special(c);
+	/* Should the stack be managed: what we use of it ourselves. */
+	pg_hold_add(&h, c->sp - FRAME, FRAME);
+	pg_hook_hold(&h);
+	if (hook_special(c) == PG_CALL_NATIVE)
+		c->ret = make(c);
+	pg_hold_drop(pg_rt.holds, &h);
+	return PG_CALL_DONE;
+}
+
+static bool is_populate(const struct pg_call *c)
+{
+	return c->nr == SYS_madvise &&
+	       (c->arg[2] == 22 /* MADV_POPULATE_READ, Linux 5.14 */ ||
+		c->arg[2] == 23 /* MADV_POPULATE_WRITE */);
+}
+
+int pg_hook(struct pg_call *c)
+{
+	struct pgmap_mm *mm;
+
+	if (!pg_rt.holds)
+		return hook_call(c);
+	mm = armed();
+	if (mm)
+		keep_stack(mm, c->sp);
+	if (pg_buffers_has(c->nr))
+		return hook_buffers(c);
+	switch (c->nr) {
+	case SYS_set_tid_address:
+	case NR_RSEQ:
+	case NR_IO_SETUP:
+	case SYS_io_uring_setup:
+		return hook_special(c);
+	case SYS_madvise:
+		if (!is_populate(c))
+			break;
+		c->ret = populate(c);
+		return PG_CALL_DONE;
+	default:
+		break;
+	}
+	return hook_call(c);
+}
+
+void pg_hook_init(void)
+{
+	pg_syscall_set_hook(pg_hook);
+	if (!pg_rt.holds)
+		return;
+	for (long nr = 0; nr < 512; nr++)
+		if (pg_buffers_has(nr))
+			pg_syscall_want(nr);
+	pg_syscall_want(SYS_set_tid_address);
+	pg_syscall_want(NR_RSEQ);
+	pg_syscall_want(NR_IO_SETUP);
 }

@@ -93,7 +93,7 @@ static const char *install_layer(void)
 
 	dl_iterate_phdr(install_one, &in);
 	if (!in.ret && in.done[PG_CONTROL_LIBC]) {
-		pg_syscall_set_hook(pg_hook);
+		pg_hook_init();
 		return NULL;
 	}
 	for (int i = 0; i < PG_CONTROL_IMAGES; i++)
@@ -137,6 +137,16 @@ void pg_runtime_start(char **environ_)
 		return;
 	}
 	pg_adopt_init();
+	if (pg_rt.control->hold) {
+		static struct pg_holds holds;
+
+		if (pg_holds_init(&holds)) {
+			pg_control_unmanaged(pg_rt.control, pg_rt.proc,
+					     pg_rt.pid, "no memory");
+			return;
+		}
+		pg_rt.holds = &holds;
+	}
 	why = install_layer();
 	if (why)
 		pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid, why);

@@ -19,6 +19,7 @@
 #include "base/atomic.h"
 #include "base/lock.h"
 #include "base/ranges.h"
+#include "core/hold.h"
 #include "open.h"
 #include "runtime/control.h"
 #include "runtime/syscall.h"
@@ -47,6 +48,9 @@ struct pg_runtime {
 	pg_atomic64 reach;
 	pg_atomic64 coming;   /* of it, in calls that have not ended; seq_cst */
 	pg_atomic32 zerocopy; /* pages may sit in a socket; release */
+	/* Where the faults of system calls are not served: who holds what.
+	 * NULL where they are. Set once, before there is another thread. */
+	struct pg_holds *holds;
 
 	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
 	uintptr_t brk;		    /* lock; end of the heap, 0 not known */
@@ -69,6 +73,17 @@ void pg_runtime_publish(void);
 
 /* hook.c */
 int pg_hook(struct pg_call *call);
+/** pg_hook_init() - Show pg_hook() the calls it needs. */
+void pg_hook_init(void);
+/** pg_hook_hold() - Bring what @h names to RAM and keep it there until
+ * pg_hold_drop(). Context: a thread of the program that holds no lock. */
+void pg_hook_hold(struct pg_hold *h);
+/** pg_hook_thread() - What tells the threads of the program apart. */
+static inline uintptr_t pg_hook_thread(void)
+{
+	return (uintptr_t)__builtin_thread_pointer();
+}
+
 /* fork.c */
 /** pg_fork() - Make the fork-like call @call; returns in both processes. */
 void pg_fork(struct pg_call *call);

@@ -29,6 +29,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/buffers.h"
+
 #define UNKNOWN (-1)
 #define NR_REGS 16
 #define RAX 0
@@ -57,6 +59,7 @@ struct finder {
 	csh cs;
 	cs_insn *cs_insn;
 	struct pg_site_list *list;
+	bool buffers; /* calls that use memory, too */
 
 	/* Of the function at hand: */
 	struct insn *insn;
@@ -65,14 +68,14 @@ struct finder {
 	size_t nr_target, max_target;
 };
 
-static bool is_wanted(int32_t nr)
+static bool is_wanted(const struct finder *f, int32_t nr)
 {
 	static const int wanted[] = {PG_SITE_WANTED};
 
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
 		if (nr == wanted[i])
 			return true;
-	return false;
+	return f->buffers && pg_buffers_has(nr);
 }
 
 /* The file bytes behind address @addr up to the end of its segment. */
@@ -324,7 +327,7 @@ static int add_sites(struct finder *f, const struct function *fn)
 		if (in->nr >= 0 && in->nr <= INT16_MAX &&
 		    !is_target(f, in->nr_from, in->addr))
 			s.nr = (int16_t)in->nr;
-		if (s.nr != UNKNOWN && !is_wanted(s.nr))
+		if (s.nr != UNKNOWN && !is_wanted(f, s.nr))
 			continue;
 		/* Behind the unwind data bytes may be anything: believe only
 		 * the plain form with a number that is wanted. */
@@ -599,9 +602,9 @@ static int find(struct finder *f)
 	return 0;
 }
 
-int pg_site_find(const char *path, struct pg_site_list *list)
+int pg_site_find(const char *path, bool buffers, struct pg_site_list *list)
 {
-	struct finder f = {.list = list};
+	struct finder f = {.list = list, .buffers = buffers};
 	struct stat st;
 	void *image;
 	int fd, ret;

@@ -16,13 +16,15 @@
 #define PG_SITE_H
 
 #include <elf.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 
-/* The system calls that the runtime wants to see. Not vfork: its child runs
- * on the caller's stack. Not rt_sigreturn: it has no caller. */
+/* The system calls that the runtime always wants to see; see pg_site_find().
+ * Not vfork: its child runs on the caller's stack. Not rt_sigreturn: it has no
+ * caller. */
 #define PG_SITE_WANTED                                                         \
 	SYS_mmap, SYS_mprotect, SYS_munmap, SYS_brk, SYS_ioctl, SYS_mremap,    \
 		SYS_madvise, SYS_setsockopt, SYS_clone, SYS_fork, SYS_execve,  \
@@ -38,7 +40,7 @@ enum pg_site_kind {
 
 #define PG_SITE_JUMP 5	 /* bytes of the jump; @len is at least this */
 #define PG_SITE_BYTES 16 /* most bytes that move to a stub */
-#define PG_SITE_MAX 192
+#define PG_SITE_MAX 768
 #define PG_SITE_ID_MAX 32
 
 /**
@@ -66,6 +68,7 @@ struct pg_site_list {
 
 /**
  * pg_site_find() - List the sites of the ELF object @path.
+ * @buffers: Also those of calls that use memory: pg_buffers_has().
  *
  * Context: `pgmap run` and tests; uses malloc and capstone. Some 15 ms for
  *          the C library and ld.so together.
@@ -75,7 +78,7 @@ struct pg_site_list {
  *         -E2BIG    more than PG_SITE_MAX sites
  *         -ENOMEM, or what open() and mmap() said
  */
-int pg_site_find(const char *path, struct pg_site_list *list);
+int pg_site_find(const char *path, bool buffers, struct pg_site_list *list);
 
 /** pg_site_build_id() - Find the build id in the bytes of a PT_NOTE segment.
  * Return: its length, 0 if there is none. */

@@ -101,6 +101,10 @@ HIDDEN bool pg_syscall_vector_use;
  * with a wanted one go to the hook and are answered NATIVE. */
 static uint8_t wanted[256];
 
+/* Are all of ioctl and setsockopt wanted? */
+extern uint8_t pg_syscall_want_all;
+HIDDEN uint8_t pg_syscall_want_all;
+
 static _Atomic(pg_call_hook_t) hook;
 
 void pg_syscall_set_hook(pg_call_hook_t h)
@@ -110,6 +114,13 @@ void pg_syscall_set_hook(pg_call_hook_t h)
 	pg_store(&hook, h, release);
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		*(volatile uint8_t *)&wanted[numbers[i] & 0xff] = h != NULL;
+}
+
+void pg_syscall_want(long nr)
+{
+	if (nr == SYS_ioctl || nr == SYS_setsockopt)
+		*(volatile uint8_t *)&pg_syscall_want_all = 1;
+	*(volatile uint8_t *)&wanted[nr & 0xff] = 1;
 }
 
 /* Called by the entry, with the program's vector registers saved. */

@@ -70,6 +70,10 @@ typedef int (*pg_call_hook_t)(struct pg_call *call);
  */
 void pg_syscall_set_hook(pg_call_hook_t hook);
 
+/** pg_syscall_want() - Show call @nr, too, where its site is rewritten; of
+ * ioctl and setsockopt all. Context: after pg_syscall_set_hook(). */
+void pg_syscall_want(long nr);
+
 /** struct pg_syscall_patch - What pg_syscall_install() did to one object. */
 struct pg_syscall_patch {
 	uintptr_t base;
@@ -116,7 +120,7 @@ static inline uint64_t pg_signals_block(void)
 				1u << (SIGBUS - 1) | 1u << (SIGFPE - 1) |
 				1u << (SIGSEGV - 1);
 	const uint64_t block = ~faults;
-	uint64_t old;
+	uint64_t old = 0; /* its page is there when the kernel writes to it */
 
 	pg_sys(rt_sigprocmask, SIG_BLOCK, &block, &old, sizeof(old));
 	return old;

@@ -86,6 +86,10 @@ pg_syscall_entry:
 	.cfi_def_cfa %rsp, 0		/* CFA: the program's stack pointer */
 	.cfi_undefined %rip
 	cltq				/* the kernel looks at eax only */
+	movzbl	pg_syscall_want_all(%rip), %ecx
+	jrcxz	1f
+	jmp	.Lhook
+1:
 	lea	-NR_IOCTL(%rax), %ecx
 	jrcxz	.Lioctl
 	lea	-NR_SETSOCKOPT(%rax), %ecx

@@ -223,7 +223,8 @@ static void find_sites(void)
 	mallopt(M_MMAP_THRESHOLD, BIG / 2); /* not to grow by itself */
 	dl_iterate_phdr(find_object, NULL);
 	for (int i = 0; i < NR_OBJECTS; i++)
-		CHECK_EQ(pg_site_find(objects[i].path, &objects[i].list), 0);
+		CHECK_EQ(pg_site_find(objects[i].path, false, &objects[i].list),
+			 0);
 	keep_own_sites(&objects[SELF]);
 }
 

@@ -146,7 +146,7 @@ static const struct pg_site *site_of(void (*f)(void), unsigned int nth)
 	uintptr_t base, end = UINTPTR_MAX;
 
 	if (!list.nr_sites)
-		CHECK_EQ(pg_site_find("/proc/self/exe", &list), 0);
+		CHECK_EQ(pg_site_find("/proc/self/exe", false, &list), 0);
 	dl_iterate_phdr(find_base, &base);
 #define NEXT(g)                                                                \
 	if ((uintptr_t)g > (uintptr_t)f && (uintptr_t)g < end)                 \
@@ -264,7 +264,7 @@ static void *sites_of(const char *name)
 	CHECK(library != NULL);
 	CHECK_EQ(dlinfo(library, RTLD_DI_LINKMAP, &map), 0);
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
-	CHECK_EQ(pg_site_find(map->l_name, &list), 0);
+	CHECK_EQ(pg_site_find(map->l_name, false, &list), 0);
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
 	ms = (double)(to.tv_sec - from.tv_sec) * 1e3 +
 	     (double)(to.tv_nsec - from.tv_nsec) / 1e6;
@@ -347,10 +347,10 @@ TEST(every_call_of_ld_so_that_changes_memory_can_be_rewritten)
 
 TEST(what_is_not_a_library_is_refused)
 {
-	CHECK_EQ(pg_site_find("/nowhere", &list), -ENOENT);
-	CHECK_EQ(pg_site_find("/proc", &list), -ENOEXEC);
-	CHECK_EQ(pg_site_find("/dev/null", &list), -ENOEXEC);
-	CHECK_EQ(pg_site_find("/etc/passwd", &list), -ENOEXEC);
+	CHECK_EQ(pg_site_find("/nowhere", false, &list), -ENOENT);
+	CHECK_EQ(pg_site_find("/proc", false, &list), -ENOEXEC);
+	CHECK_EQ(pg_site_find("/dev/null", false, &list), -ENOEXEC);
+	CHECK_EQ(pg_site_find("/etc/passwd", false, &list), -ENOEXEC);
 }
 
 TEST(a_damaged_library_is_survived)
@@ -394,7 +394,7 @@ TEST(a_damaged_library_is_survived)
 			bad[(from + test_random(&seed) % len) %
 			    (size_t)st.st_size] = (uint8_t)test_random(&seed);
 		CHECK_EQ(ftruncate(file, (off_t)size), 0);
-		pg_site_find(path, &list);
+		pg_site_find(path, false, &list);
 		CHECK(list.nr_sites <= PG_SITE_MAX);
 		for (uint32_t i = 0; i < list.nr_sites; i++)
 			CHECK(list.sites[i].kind == PG_SITE_NONE ||
