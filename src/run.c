@@ -478,6 +478,28 @@ static int own_libc(struct dl_phdr_info *info, size_t size, void *arg)
 	       realpath(info->dlpi_name, arg);
 }
 
+/* What starts asynchronous I/O past libc. Where it cannot be read, the program
+ * cannot load it either. */
+static int read_others(struct run *r, const char *libc)
+{
+	static const char *const names[PG_CONTROL_IMAGES] = {
+		[PG_CONTROL_URING] = "liburing.so.2",
+		[PG_CONTROL_AIO] = "libaio.so.1",
+	};
+	char path[PATH_MAX];
+	int ret = 0;
+
+	for (int i = 0; i < PG_CONTROL_IMAGES && !ret; i++) {
+		if (!names[i])
+			continue;
+		snprintf(path, sizeof(path), "%.*s/%s",
+			 (int)(strrchr(libc, '/') - libc), libc, names[i]);
+		if (!access(path, R_OK))
+			ret = read_image(r, path, &r->control->image[i]);
+	}
+	return ret;
+}
+
 /* The libc that goes with a loader lies beside it; where it does not, take
  * the one that this command uses. The runtime compares before it trusts. */
 static int read_images(struct run *r)
@@ -498,7 +520,8 @@ static int read_images(struct run *r)
 	snprintf(slash, sizeof(libc) - (size_t)(slash - libc), "/libc.so.6");
 	if (access(libc, R_OK) && !dl_iterate_phdr(own_libc, libc))
 		return fail(r, -ENOENT, "there is no libc.so.6 beside %s", ld);
-	return read_image(r, libc, &r->control->image[PG_CONTROL_LIBC]);
+	ret = read_image(r, libc, &r->control->image[PG_CONTROL_LIBC]);
+	return ret || !r->hold ? ret : read_others(r, libc);
 }
 
 static uint64_t pid_ns(void)

@@ -40,6 +40,7 @@ enum how {
 	PAGES,	       /* a byte for each page of argument .len bytes */
 	AT,	       /* the uint32_t at argument .len */
 	STRING,	       /* up to a NUL */
+	STRINGS,       /* pointers to strings, up to a NULL, and the strings */
 	VECTOR,	       /* argument .len struct iovec, and what is in them */
 	MESSAGE,       /* a struct msghdr, and what is in it */
 	MESSAGES,      /* argument .len struct mmsghdr, and what is in them */
@@ -114,7 +115,8 @@ static const struct buffers calls[] = {
 	[53 /* socketpair */] = {{B(3, 8)}},
 	[54 /* setsockopt */] = {{XL(3, 4)}}, /* (*) */
 	[55 /* getsockopt */] = {{P(3, 4), B(4, 4), X(3, 64)}},
-	/* 56 clone, 57 fork, 59 execve: (*) */
+	/* 56 clone, 57 fork: (*) */
+	[59 /* execve */] = {{S(0), {1, STRINGS, 0, 0}, {2, STRINGS, 0, 0}}},
 	[61 /* wait4 */] = {{B(1, 4), B(3, USAGE)}},
 	[63 /* uname */] = {{B(0, 390)}},
 	[65 /* semop */] = {{A(1, 2, 6)}},
@@ -287,7 +289,7 @@ static const struct buffers calls[] = {
 	[319 /* memfd_create */] = {{S(0)}},
 	[320 /* kexec_file_load */] = {{L(3, 2)}},
 	[321 /* bpf */] = {{XL(1, 2)}},
-	/* 322 execveat: (*) */
+	[322 /* execveat */] = {{S(1), {2, STRINGS, 0, 0}, {3, STRINGS, 0, 0}}},
 	[326 /* copy_file_range */] = {{B(1, 8), B(3, 8)}},
 	[327 /* preadv2 */] = {{V(1, 2)}},
 	[328 /* pwritev2 */] = {{V(1, 2)}},
@@ -343,11 +345,12 @@ struct finder {
 	struct pg_hold *h;
 };
 
-/* The kernel looks at the mask before it looks at what to do with it. */
+/* The kernel looks at the mask before it looks at what to do with it; at 0
+ * there is none. */
 static bool mapped(uintptr_t p)
 {
-	return pg_sys(rt_sigprocmask, -1, p & ~(uintptr_t)7, NULL, 8) !=
-	       -EFAULT;
+	return p && pg_sys(rt_sigprocmask, -1, p & ~(uintptr_t)7, NULL, 8) !=
+			    -EFAULT;
 }
 
 bool pg_buffers_readable(struct pgmap_mm *mm, uintptr_t p, size_t len)
@@ -408,6 +411,18 @@ static void find_string(const struct finder *f, uintptr_t p)
 	}
 	/* Not managed, so far: it may be adopted while the call blocks. */
 	add(f, next, PATH_MAX);
+}
+
+static void find_strings(const struct finder *f, uintptr_t p)
+{
+	uintptr_t string = 1;
+
+	for (; p && string; p += sizeof(string)) {
+		add(f, p, sizeof(string));
+		if (!read_user(f, &string, p, sizeof(string)))
+			return;
+		find_string(f, string);
+	}
 }
 
 static void find_vector(const struct finder *f, uintptr_t p, size_t nr)
@@ -518,6 +533,9 @@ static void find_part(const struct finder *f, const struct part *part)
 		break;
 	case STRING:
 		find_string(f, p);
+		break;
+	case STRINGS:
+		find_strings(f, p);
 		break;
 	case VECTOR:
 		find_vector(f, p, n);

@@ -106,6 +106,9 @@ struct pg_control_image {
 enum pg_control_image_index {
 	PG_CONTROL_LIBC,
 	PG_CONTROL_LD,
+	/* Libraries with system calls of their own; empty where not needed. */
+	PG_CONTROL_URING,
+	PG_CONTROL_AIO,
 	PG_CONTROL_IMAGES
 };
 

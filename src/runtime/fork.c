@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "core/mm.h"
+#include "runtime/buffers.h"
 #include "runtime/runtime.h"
 
 /* Variables of an environment that is copied on the stack. */
@@ -170,42 +171,23 @@ static bool is_var(const char *s, const char *name, size_t n)
 	return !strncmp(s, name, n) && s[n] == '=';
 }
 
-static void hold_strings(struct pg_hold *h, const char *const *s)
-{
-	size_t n = 0;
-
-	for (; s && s[n]; n++)
-		pg_hold_add(h, (uintptr_t)s[n], strlen(s[n]) + 1);
-	if (s)
-		pg_hold_add(h, (uintptr_t)s, (n + 1) * sizeof(*s));
-}
-
-/* When the new program runs, nobody drops this: then it is gone with all of
- * the old one, or, in a vfork child, is reaped. */
-static void hold_arguments(struct pg_hold *h, const struct pg_call *c)
-{
-	int path = c->nr == SYS_execveat;
-
-	pg_hold_init(h);
-	if (c->arg[path])
-		pg_hold_add(h, (uintptr_t)c->arg[path],
-			    strlen((const char *)c->arg[path]) + 1);
-	hold_strings(h, (const char *const *)c->arg[path + 1]);
-	hold_strings(h, (const char *const *)c->arg[path + 2]);
-	pg_hook_hold(h);
-}
-
 static void exec(struct pg_call *c);
 
 void pg_exec(struct pg_call *c)
 {
 	struct pg_hold h;
 
-	if (pg_rt.holds)
-		hold_arguments(&h, c);
+	if (!pg_rt.holds) {
+		exec(c);
+		return;
+	}
+	/* When the new program runs, nobody drops this: then it is gone with
+	 * all of the old one, or, in a vfork child, is reaped. */
+	pg_hold_init(&h);
+	pg_buffers_find(pg_load(&pg_rt.mm, acquire), c, &h);
+	pg_hook_hold(&h);
 	exec(c);
-	if (pg_rt.holds)
-		pg_hold_drop(pg_rt.holds, &h);
+	pg_hold_drop(pg_rt.holds, &h);
 }
 
 static void exec(struct pg_call *c)

@@ -771,6 +771,8 @@ int pg_hook(struct pg_call *c)
 	mm = armed();
 	if (mm)
 		keep_stack(mm, c->sp);
+	if (c->nr == SYS_execve || c->nr == SYS_execveat)
+		return hook_call(c);
 	if (pg_buffers_has(c->nr))
 		return hook_buffers(c);
 	switch (c->nr) {

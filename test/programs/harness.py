@@ -14,6 +14,8 @@ programs that are built here. PGMAP_TEST_SCALE (1) scales sizes and budget,
 PGMAP_TEST_DEVICES ("lz4 file") picks devices, PGMAP_TEST_CACHE is where inputs
 are kept between runs, PGMAP_TEST_KEEP=1 leaves the files of a run behind,
 PGMAP_TEST_TIMEOUT (480) is how many seconds a run may take.
+With PGMAP_TEST_NOBODY the whole test runs as the user nobody, who must have no
+right to serve the kernel's page faults.
 Results are TAP on standard output.
 """
 import atexit, glob, json, os, random, shutil, signal, subprocess, sys
@@ -28,11 +30,42 @@ BIN = os.environ.get("PGMAP_TEST_BIN", ".")
 SOURCE = os.path.dirname(os.path.abspath(__file__))
 RAM = max(16 * MB, int(64 * MB * SCALE))
 TIMEOUT = int(os.environ.get("PGMAP_TEST_TIMEOUT", "480"))
+NOBODY = bool(os.environ.get("PGMAP_TEST_NOBODY"))
 # What may be resident beyond 105 % of the budget: pages that threads fault in
 # while the evictor is on its way.
 FIXED = 8 * MB
 # Of standard error, where a test fails.
 LAST_LINES = 15
+
+
+def system_python():
+    """The distribution's python3, not a wrapper script of the user's."""
+    return "/usr/bin/python3" if os.path.exists("/usr/bin/python3") \
+        else sys.executable
+
+
+def become_nobody():
+    """For good; before anything is written. What is kept is the right to lock
+    memory, in place of a higher limit."""
+    if os.getuid() == 0:
+        os.environ.update(HOME="/tmp", USER="nobody", LOGNAME="nobody")
+        os.execvp("setpriv", [
+            "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+            "--inh-caps=-all,+ipc_lock", "--ambient-caps=-all,+ipc_lock",
+            "--", system_python(), *sys.argv])
+    with open("/proc/sys/vm/unprivileged_userfaultfd") as f:
+        allowed = f.read().strip() != "0"
+    if allowed or os.access("/dev/userfaultfd", os.R_OK | os.W_OK):
+        sys.exit("everybody may serve page faults here: set "
+                 "vm.unprivileged_userfaultfd to 0, and /dev/userfaultfd to "
+                 "mode 600")
+    if not os.access(PGMAP, os.X_OK):
+        sys.exit(f"{PGMAP} cannot be run by nobody: build in a folder that "
+                 "everybody may enter")
+
+
+if NOBODY:
+    become_nobody()
 
 
 def scaled(n):
@@ -108,12 +141,6 @@ def need(*programs):
             if os.environ.get("PGMAP_TEST_NO_SKIP"):
                 sys.exit(f"{p} is not installed")
             skip_all(f"{p} is not installed")
-
-
-def system_python():
-    """The distribution's python3, not a wrapper script of the user's."""
-    return "/usr/bin/python3" if os.path.exists("/usr/bin/python3") \
-        else sys.executable
 
 
 class Samples:
