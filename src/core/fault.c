@@ -477,31 +477,54 @@ static enum pg_fault_result fault_locked(struct pgmap_mm *mm, uintptr_t va,
 	}
 }
 
+/* Not a hint: what is seen here, and by this thread from now on, is no older
+ * than the last change that somebody has finished. */
+static enum pg_pte_state state_now(struct pgmap_mm *mm, uintptr_t va)
+{
+	pg_pte_t e;
+
+	pg_pt_lock(&mm->pt, va);
+	e = pg_pte_read(&mm->pt, va);
+	pg_pt_unlock(&mm->pt, va);
+	return pg_pte_state(e);
+}
+
+/* Holds LOCK_MM; @va is managed. */
+static int fault_in_page(struct pgmap_mm *mm, uintptr_t va)
+{
+	for (;;) {
+		enum pg_pte_state was = state_now(mm, va);
+		enum pg_fault_result r;
+
+		if (was == PG_PTE_PRESENT || was == PG_PTE_POISON)
+			return 0;
+		r = fault_locked(mm, va, 0);
+		if (r != PG_FAULT_DONE)
+			return r == PG_FAULT_PARKED ? -EAGAIN : -ENOMEM;
+		/* A hole that is one still cannot be filled: nothing is mapped
+		 * there. */
+		if (was == PG_PTE_HOLE && state_now(mm, va) == PG_PTE_HOLE)
+			return 0;
+	}
+}
+
 int pg_fault_in(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 {
-	enum pg_fault_result r = PG_FAULT_DONE;
 	uintptr_t va = start;
+	int ret = 0;
 
-	while (r == PG_FAULT_DONE && va < end) {
-		pg_pte_t e = pg_pte_read(&mm->pt, va);
-
-		if (pg_pte_state(e) == PG_PTE_PRESENT ||
-		    pg_pte_state(e) == PG_PTE_POISON) {
-			va += PG_PAGE_SIZE;
-			continue;
-		}
+	while (va < end && !ret) {
 		/* Never wait for a writer: it may be waiting for our thread. */
 		if (!pg_read_trylock(&mm->lock, LOCK_MM))
 			return -EAGAIN;
 		va = pg_mm_next_managed(mm, va);
-		if (va < end)
-			r = fault_locked(mm, va, 0);
+		if (va < end) {
+			ret = fault_in_page(mm, va);
+			va += PG_PAGE_SIZE;
+		}
 		pg_read_unlock(&mm->lock, LOCK_MM);
-		va += PG_PAGE_SIZE * (va < end);
 	}
-	return r == PG_FAULT_DONE     ? 0
-	       : r == PG_FAULT_PARKED ? -EAGAIN
-				      : -ENOMEM;
+	return ret;
 }
 
 enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va, uint32_t flags)

@@ -535,3 +535,97 @@ X_SCENARIO(N31_the_way_to_standby_and_a_drop,
 	   .what = "a page goes to standby, and is dropped meanwhile", .nr = 2,
 	   .setup = page_was_on_device, .body = {to_standby, drop},
 	   .check = reads_as_zeros);
+/* ---- Memory that a system call uses ---- */
+
+static struct pg_holds holds;
+/* A bit for each thread that is in the kernel: its faults are not served. */
+static pg_atomic32 in_kernel;
+
+static bool fault_of_user(void *ctx, uintptr_t va, uint32_t flags)
+{
+	if (pg_load(&in_kernel, relaxed) & 1u << x_me())
+		return false; /* EFAULT */
+	return fault(ctx, va, flags);
+}
+
+static void with_holds(void)
+{
+	static const struct pg_soft_hooks hooks = {
+		.fault = fault_of_user,
+		.before = before,
+	};
+
+	memset(&holds, 0, sizeof(holds));
+	pg_store(&in_kernel, 0, relaxed);
+	X_CHECK(!pg_holds_init(&holds));
+	mm.holds = &holds;
+	pg_soft_hook(mmu, &hooks);
+	x_ignore(&in_kernel, sizeof(in_kernel));
+	x_name(&mm.vma_seq, sizeof(mm.vma_seq), "mm.vma_seq");
+	x_name(&holds.high, sizeof(holds.high), "holds.high");
+}
+
+static void page_to_hold(void)
+{
+	page_was_on_device();
+	with_holds();
+}
+
+static void page_away_to_hold(void)
+{
+	page_on_device();
+	with_holds();
+}
+
+/* As the hook of a system call that writes to the page. */
+static void write_by_a_call(void)
+{
+	uint32_t me = 1u << x_me();
+	struct pg_hold h;
+
+	pg_hold_init(&h);
+	pg_hold_add(&h, VA, 1);
+	X_CHECK(pg_hold_take(&holds, &h, x_me()));
+	while (pg_hold_missing(&mm, &h) && pg_hold_bring(&mm, &h))
+		pg_yield();
+	pg_fetch_or(&in_kernel, me, relaxed);
+	set(NEW);
+	pg_fetch_and(&in_kernel, ~me, relaxed);
+	pg_hold_drop(&holds, &h);
+}
+
+X_SCENARIO(a_call_and_an_eviction_of_what_it_uses,
+	   .what = "a system call that uses a page, and its eviction", .nr = 2,
+	   .setup = page_to_hold, .body = {write_by_a_call, evict},
+	   .check = holds_new);
+X_SCENARIO(a_call_with_a_page_that_is_away_and_an_eviction,
+	   .what = "a system call that uses a page on the device, and an "
+		   "eviction",
+	   .nr = 2, .setup = page_away_to_hold,
+	   .body = {write_by_a_call, evict}, .check = holds_new);
+
+static void page_to_adopt(void)
+{
+	one_hole();
+	unmap();
+	pg_mmu_unwatch(mmu, VA, 1); /* munmap does */
+	with_holds();
+}
+
+/* Then it leaves, as soon as it may. */
+static void adopt_and_evict(void)
+{
+	X_CHECK(!pgmap_mm_adopt(&mm, (void *)VA, PG_PAGE_SIZE));
+	evict_if_mapped();
+}
+
+static void new_is_there(void)
+{
+	X_CHECK(get() == NEW);
+}
+
+X_SCENARIO(a_call_and_the_adoption_of_what_it_uses,
+	   .what = "a system call that uses a page, which becomes managed and "
+		   "leaves",
+	   .nr = 2, .setup = page_to_adopt,
+	   .body = {write_by_a_call, adopt_and_evict}, .check = new_is_there);
