@@ -687,25 +687,28 @@ CASE(what_a_blocked_call_uses_stays)
 /* It has blocked since before anything was managed. */
 CASE(a_call_that_blocks_when_management_begins)
 {
-	char *from = map(MB);
+	char *from = map(MB), *p;
+	pthread_attr_t attr;
 	pthread_t t;
 
 	fill(from, MB, 7);
-	target = map(WORK); /* nothing of it was ever touched */
+	target = map(2 * MB); /* nothing of it was ever touched */
 	CHECK(!pipe(ends));
-	CHECK(!pthread_create(&t, NULL, read_target, NULL));
+	/* Far from the budget, still. */
+	CHECK(!pthread_attr_init(&attr));
+	CHECK(!pthread_attr_setstacksize(&attr, 256 << 10));
+	CHECK(!pthread_create(&t, &attr, read_target, NULL));
 	while (!reading)
 		usleep(100);
 	usleep(20000);
-	fill(target + 2 * MB, WORK - 2 * MB, 1);
-	push_out();
+	p = filled(WORK, 1);
 	push_out();
 	CHECK(write(ends[1], from, 10 * PAGE) == 10 * PAGE);
 	CHECK(!pthread_join(t, NULL));
 	CHECK(!memcmp(target, from, 5 * PAGE));
 	CHECK(!memcmp(target + MB, from + 5 * PAGE, 5 * PAGE));
 	push_out();
-	CHECK(is_filled(target + 2 * MB, WORK - 2 * MB, 1));
+	CHECK(is_filled(p, WORK, 1));
 }
 
 static sigjmp_buf back;
