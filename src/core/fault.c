@@ -493,7 +493,10 @@ static enum pg_pte_state state_now(struct pgmap_mm *mm, uintptr_t va)
 static int fault_in_page(struct pgmap_mm *mm, uintptr_t va)
 {
 	for (;;) {
-		enum pg_pte_state was = state_now(mm, va);
+		enum pg_pte_state was =
+			pg_mutant("an_old_hole_is_believed")
+				? pg_pte_state(pg_pte_read(&mm->pt, va))
+				: state_now(mm, va);
 		enum pg_fault_result r;
 
 		if (was == PG_PTE_PRESENT || was == PG_PTE_POISON)
@@ -503,7 +506,9 @@ static int fault_in_page(struct pgmap_mm *mm, uintptr_t va)
 			return r == PG_FAULT_PARKED ? -EAGAIN : -ENOMEM;
 		/* A hole that is one still cannot be filled: nothing is mapped
 		 * there. */
-		if (was == PG_PTE_HOLE && state_now(mm, va) == PG_PTE_HOLE)
+		if (was == PG_PTE_HOLE &&
+		    (state_now(mm, va) == PG_PTE_HOLE ||
+		     pg_mutant("an_old_hole_is_believed")))
 			return 0;
 	}
 }

@@ -116,8 +116,8 @@ bool pg_hold_take(struct pg_holds *t, struct pg_hold *h, uintptr_t thread)
 
 void pg_hold_drop(struct pg_holds *t, struct pg_hold *h)
 {
-	/* In this order: a slot that was given up is not freed once more by
-	 * who finds the word below changed. */
+	/* In this order: who finds the word changed must not take the slot for
+	 * one that was left behind. */
 	pg_store(&t->slot[h->slot].state, 0, release);
 	pg_store(&h->cookie, 0, relaxed);
 }
@@ -215,7 +215,8 @@ unsigned int pg_holds_reap(struct pg_holds *t,
 void pg_holds_forked(struct pg_holds *t, uintptr_t thread)
 {
 	for (uint32_t i = 0; i < pg_load(&t->high, relaxed); i++)
-		if (pg_load(&t->slot[i].thread, relaxed) != thread &&
+		if ((pg_load(&t->slot[i].thread, relaxed) != thread ||
+		     pg_mutant("child_forgets_its_own_holds")) &&
 		    pg_load(&t->slot[i].state, relaxed) != FILLING)
 			pg_store(&t->slot[i].state, 0, relaxed);
 }

@@ -374,7 +374,8 @@ static bool read_user(const struct finder *f, void *to, uintptr_t p, size_t len)
 	uintptr_t top = (f->call->sp | (PG_PAGE_SIZE - 1)) + 1;
 
 	/* The page of the stack pointer needs no look. */
-	if ((p < f->call->sp || p + len > top) &&
+	if (!pg_mutant("bad_pointers_are_followed") &&
+	    (p < f->call->sp || p >= top || len > top - p) &&
 	    !pg_buffers_readable(f->mm, p, len))
 		return false;
 	memcpy(to, (const void *)p, len);
@@ -410,7 +411,8 @@ static void find_string(const struct finder *f, uintptr_t p)
 			return;
 	}
 	/* Not managed, so far: it may be adopted while the call blocks. */
-	add(f, next, PATH_MAX);
+	if (!pg_mutant("strings_end_with_their_page"))
+		add(f, next, PATH_MAX);
 }
 
 static void find_strings(const struct finder *f, uintptr_t p)
@@ -432,7 +434,8 @@ static void find_vector(const struct finder *f, uintptr_t p, size_t nr)
 	if (nr > IOV_MAX)
 		return; /* the kernel refuses it */
 	add(f, p, nr * sizeof(v));
-	for (size_t i = 0; i < nr; i++) {
+	for (size_t i = 0; i < nr && !pg_mutant("vectors_are_not_looked_into");
+	     i++) {
 		if (!read_user(f, &v, p + i * sizeof(v), sizeof(v)))
 			return;
 		add(f, (uintptr_t)v.iov_base, v.iov_len);
@@ -447,7 +450,8 @@ static void find_message(const struct finder *f, uintptr_t p)
 	if (!read_user(f, &m, p, sizeof(m)))
 		return;
 	add(f, (uintptr_t)m.msg_name, ADDRESS);
-	add(f, (uintptr_t)m.msg_control, m.msg_controllen);
+	if (!pg_mutant("control_data_is_forgotten"))
+		add(f, (uintptr_t)m.msg_control, m.msg_controllen);
 	find_vector(f, (uintptr_t)m.msg_iov, m.msg_iovlen);
 }
 
@@ -516,7 +520,7 @@ static void find_part(const struct finder *f, const struct part *part)
 		add(f, p, part->n);
 		break;
 	case LENGTH:
-		add(f, p, n + part->n);
+		add(f, p, pg_mutant("one_page_is_enough") ? 1 : n + part->n);
 		break;
 	case TIMES:
 		add(f, p, (n & UINT32_MAX) * part->n);

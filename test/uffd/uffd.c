@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -53,6 +54,7 @@ static const struct pg_uffd_config plain_config;
 static const struct pg_uffd_config copy_config = {
 	.mask = PG_UFFD_FEATURE_MOVE,
 };
+static const struct pg_uffd_config user_config = {.user = true};
 static const struct pg_uffd_config event_config = {.events = true};
 
 struct world {
@@ -407,18 +409,28 @@ static int probe_as_nobody(void)
 	char text[256] = "";
 	int ret;
 
-	if (setgid(65534) || setuid(65534))
+	/* Dumpable, or /proc/self stays root's. */
+	if (setgid(65534) || setuid(65534) || prctl(PR_SET_DUMPABLE, 1))
 		return 2;
 	ret = pg_uffd_probe(&f, text, sizeof(text));
-	if (!ret)
+	if (f.kernel)
 		return 3;
-	if (ret != -EPERM || !strstr(text, pg_uffd_permission_hint) ||
+	/* Linux before 5.11 has nothing for those without permission. */
+	if ((ret && ret != -EPERM) || !strstr(text, pg_uffd_permission_hint) ||
 	    !strstr(text, "vm.unprivileged_userfaultfd=1") ||
 	    !strstr(text, "/dev/userfaultfd") || strchr(text, '\n'))
 		return 4;
 	text[0] = '\0';
-	ret = pg_uffd_create(&plain_config, &m, text, sizeof(text));
-	return ret == -EPERM && text[0] ? 0 : 5;
+	if (pg_uffd_create(&plain_config, &m, text, sizeof(text)) != -EPERM ||
+	    !text[0])
+		return 5;
+	if (ret)
+		return 0;
+	if (pg_uffd_create(&user_config, &m, text, sizeof(text)) || text[0] ||
+	    pg_uffd_features(m)->kernel)
+		return 6;
+	pg_uffd_destroy(m);
+	return 0;
 }
 
 TEST(without_permission_the_error_says_how_to_get_it)
@@ -431,6 +443,26 @@ TEST(without_permission_the_error_says_how_to_get_it)
 	if (ret == 3)
 		SKIP("here everybody may use userfaultfd");
 	CHECK_EQ(ret, 0);
+}
+
+TEST(without_permission_user_accesses_are_served_and_calls_get_EFAULT)
+{
+	struct world *w = world_with(&user_config, 8);
+	size_t done;
+	int fd[2];
+
+	CHECK(!pg_uffd_features(w->m)->kernel);
+	CHECK_EQ(pipe(fd), 0);
+	serve_faults(w);
+	CHECK_EQ(evict(w, 0, 8, &done), 0);
+	CHECK_EQ(write(fd[1], w->va + PAGE, 16), -1);
+	CHECK_EQ(errno, EFAULT);
+	CHECK_EQ(word(w->va + PAGE), 2);
+	CHECK_EQ(write(fd[1], w->va + PAGE, 16), 16);
+	check_pages(w->va, 0, 8);
+	close(fd[0]);
+	close(fd[1]);
+	world_end(w);
 }
 
 TEST(probe_says_what_create_finds)
