@@ -28,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
@@ -478,6 +479,31 @@ static int own_libc(struct dl_phdr_info *info, size_t size, void *arg)
 	       realpath(info->dlpi_name, arg);
 }
 
+/* The kernel maps the same into every process. */
+static int read_vdso(struct run *r)
+{
+	const char *vdso = (const char *)getauxval(AT_SYSINFO_EHDR);
+	const Elf64_Ehdr *e = (const void *)vdso;
+	size_t size =
+		vdso ? e->e_shoff + (size_t)e->e_shnum * e->e_shentsize : 0;
+	char path[64];
+	int fd, ret;
+
+	if (!vdso)
+		return 0;
+	fd = memfd_create("vdso", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, vdso, size) != (ssize_t)size) {
+		ret = fail(r, -errno, "cannot copy the vDSO: %s",
+			   strerror(errno));
+	} else {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		ret = read_image(r, path, &r->control->image[PG_CONTROL_VDSO]);
+	}
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
 /* What starts asynchronous I/O past libc. Where it cannot be read, the program
  * cannot load it either. */
 static int read_others(struct run *r, const char *libc)
@@ -521,7 +547,9 @@ static int read_images(struct run *r)
 	if (access(libc, R_OK) && !dl_iterate_phdr(own_libc, libc))
 		return fail(r, -ENOENT, "there is no libc.so.6 beside %s", ld);
 	ret = read_image(r, libc, &r->control->image[PG_CONTROL_LIBC]);
-	return ret || !r->hold ? ret : read_others(r, libc);
+	if (!ret && r->hold)
+		ret = read_others(r, libc);
+	return ret || !r->hold ? ret : read_vdso(r);
 }
 
 static uint64_t pid_ns(void)

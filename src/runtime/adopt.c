@@ -24,6 +24,7 @@
 #include "base/mem.h"
 #include "core/mm.h"
 #include "mmu/uffd.h"
+#include "runtime/buffers.h"
 #include "runtime/runtime.h"
 
 #define MS 1000000u
@@ -40,7 +41,9 @@
 
 struct region {
 	uintptr_t start, end;
-	bool private, shared_file, stack, heap, special;
+	bool private, shared_file, stack, heap, special, text;
+	const char *name; /* until the next one is parsed */
+	size_t name_len;
 };
 
 static const char *parse_hex(const char *p, uintptr_t *v)
@@ -66,6 +69,7 @@ static void parse_line(const char *p, const char *end, struct region *r)
 	p = parse_hex(p + 1, &r->end);
 	p++;
 	r->private = end - p > 4 && p[3] == 'p';
+	r->text = end - p > 4 && p[2] == 'x';
 	p = parse_hex(p + 5, &offset);
 	p = parse_hex(p + 1, &major);
 	p = parse_hex(p + 1, &minor);
@@ -76,6 +80,8 @@ static void parse_line(const char *p, const char *end, struct region *r)
 	while (p < end && *p == ' ')
 		p++;
 	r->shared_file = !digits || inode || major || minor;
+	r->name = p;
+	r->name_len = (size_t)(end - p);
 	if (p == end)
 		return;
 	r->heap = end - p == 6 && !memcmp(p, "[heap]", 6);
@@ -293,6 +299,107 @@ static bool read_word(uintptr_t va, uint64_t *word)
 	       sizeof(*word);
 }
 
+/* ---- System calls that nobody sees ---- */
+
+struct search {
+	char *buf; /* SEARCH_BUF */
+	char what[128];
+};
+
+#define SEARCH_BUF ((size_t)256 << 10)
+/* mov $number, %eax; syscall */
+#define CALL_BYTES 7u
+
+/* Where the runtime has rewritten a call, its first instruction is a jump. */
+static bool has_call(const char *text, size_t len)
+{
+	const char *at = text, *end = text + len;
+
+	while ((at = memmem(at, (size_t)(end - at), "\x0f\x05", 2))) {
+		uint32_t nr;
+
+		at += 2;
+		if (at - text < CALL_BYTES ||
+		    (uint8_t)at[-(int)CALL_BYTES] != 0xb8)
+			continue;
+		memcpy(&nr, at - CALL_BYTES + 1, sizeof(nr));
+		if (nr < 512 && pg_buffers_has(nr))
+			return true;
+	}
+	return false;
+}
+
+static void name_of(const struct region *r, char *what, size_t size)
+{
+	const char *p = r->name + r->name_len;
+	size_t n = 0;
+
+	while (p > r->name && p[-1] != '/' && n + 1 < size) {
+		p--;
+		n++;
+	}
+	memcpy(what, p, n);
+	what[n] = '\0';
+}
+
+static void search_region(const struct region *r, void *arg)
+{
+	const uintptr_t own = (uintptr_t)search_region;
+	struct search *s = arg;
+	size_t n;
+
+	if (!r->text || !r->shared_file || s->what[0] ||
+	    (own >= r->start && own < r->end))
+		return;
+	/* By way of a copy: it may be unmapped at any time. */
+	for (uintptr_t at = r->start; at < r->end; at += n) {
+		struct iovec to = {s->buf, SEARCH_BUF};
+		struct iovec from = {(void *)at, r->end - at};
+		long got = pg_sys(process_vm_readv, pg_rt.pid, &to, 1, &from, 1,
+				  0);
+
+		if (got <= (long)CALL_BYTES)
+			return;
+		n = (size_t)got;
+		if (has_call(s->buf, n)) {
+			name_of(r, s->what, sizeof(s->what));
+			return;
+		}
+		if (at + n < r->end)
+			n -= CALL_BYTES - 1;
+	}
+}
+
+/* Does anything but libc make system calls with memory? What they use would
+ * not be held. On K. */
+static int search_job(struct pgmap_mm *mm, void *arg)
+{
+	struct search *s = arg;
+
+	(void)mm;
+	s->buf = pg_mem_map(SEARCH_BUF);
+	if (!s->buf)
+		return -ENOMEM;
+	each_region(search_region, s);
+	pg_mem_unmap(s->buf, SEARCH_BUF);
+	return s->what[0] ? -EXDEV : 0;
+}
+
+static void refuse_unseen_calls(struct pgmap_mm *mm)
+{
+	struct search s = {0};
+	char why[192];
+
+	if (!pg_host_run(mm, search_job, &s))
+		return;
+	pg_format(why, sizeof(why),
+		  "%s makes system calls past the C library, and nobody may "
+		  "serve the kernel's page faults",
+		  s.what);
+	pg_store(&pg_rt.off, 1, relaxed);
+	pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid, why);
+}
+
 /* Start F and K. */
 static void start_host(void)
 {
@@ -313,6 +420,8 @@ static void start_host(void)
 			pg_control_unmanaged(pg_rt.control, pg_rt.proc,
 					     pg_rt.pid, error);
 		} else {
+			if (pg_rt.holds)
+				refuse_unseen_calls(mm);
 			if (pg_load(&pg_rt.zerocopy, acquire))
 				pg_pool_no_recycle(&mm->pool);
 			pg_store(&pg_rt.mm, mm, release);
@@ -666,7 +775,8 @@ uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm)
 	if (now < pg_rt.count_from)
 		return pg_rt.count_from - now;
 	if (!pg_load(&pg_rt.armed, relaxed))
-		return watch_resident(mm);
+		return pg_load(&pg_rt.off, relaxed) ? 50u * MS
+						    : watch_resident(mm);
 	take_share(mm);
 	tell_first_eviction(mm);
 	if (now >= pg_rt.rescan_at && scan(mm)) {

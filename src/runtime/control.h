@@ -109,6 +109,7 @@ enum pg_control_image_index {
 	/* Libraries with system calls of their own; empty where not needed. */
 	PG_CONTROL_URING,
 	PG_CONTROL_AIO,
+	PG_CONTROL_VDSO, /* where it has to ask the kernel */
 	PG_CONTROL_IMAGES
 };
 

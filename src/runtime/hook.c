@@ -613,9 +613,16 @@ static int bring_job(struct pgmap_mm *mm, void *arg)
 	return pg_hold_bring(mm, arg);
 }
 
+/* More than a signal's frame: it may come while the call blocks. */
+#define FRAME ((uintptr_t)16 << 10)
+
 void pg_hook_hold(struct pg_hold *h)
 {
+	uintptr_t sp = (uintptr_t)__builtin_frame_address(0) - FRAME;
 	struct pgmap_mm *mm;
+
+	/* Should the stack be managed: what we use of it ourselves. */
+	pg_hold_add(h, sp, (uintptr_t)(h + 1) - sp);
 
 	while (!pg_hold_take(pg_rt.holds, h, pg_hook_thread()))
 		pg_yield();
@@ -631,8 +638,6 @@ void pg_hook_hold(struct pg_hold *h)
 	}
 }
 
-/* More than a signal's frame: it may come while the call blocks. */
-#define FRAME ((uintptr_t)16 << 10)
 /* Populating holds so much at a time. */
 #define POPULATE_PART ((size_t)1 << 20)
 
@@ -746,8 +751,6 @@ static int hook_buffers(struct pg_call *c)
 	pg_buffers_find(mm, c, &h);
 	if (!h.nr)
 		return hook_special(c);
-	/* Should the stack be managed: what we use of it ourselves. */
-	pg_hold_add(&h, c->sp - FRAME, FRAME);
 	pg_hook_hold(&h);
 	if (hook_special(c) == PG_CALL_NATIVE)
 		c->ret = make(c);
