@@ -132,24 +132,31 @@ static void vma_end(struct pgmap_mm *mm)
 	pg_fetch_add(&mm->vma_seq, 1, release);
 }
 
+/* What a writer may be changing; the seq tells afterwards. */
+static uintptr_t peek(const uintptr_t *p)
+{
+	return pg_load((const pg_atomic64 *)(const void *)p, relaxed);
+}
+
 /* The table is there for good, and what a change tears is looked at again. */
 static uintptr_t next_managed(const struct pgmap_mm *mm, uintptr_t va)
 {
-	uint32_t lo = 0, nr = __atomic_load_n(&mm->nr_vma, __ATOMIC_RELAXED);
-	uint32_t hi = nr < PG_MAX_VMAS ? nr : PG_MAX_VMAS;
+	uint32_t lo = 0, hi, nr;
 	uintptr_t start;
 
+	nr = pg_load((const pg_atomic32 *)(const void *)&mm->nr_vma, relaxed);
+	hi = nr = nr < PG_MAX_VMAS ? nr : PG_MAX_VMAS;
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
-		if (__atomic_load_n(&mm->vma[mid].end, __ATOMIC_RELAXED) <= va)
+		if (peek(&mm->vma[mid].end) <= va)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	if (lo >= nr || lo >= PG_MAX_VMAS)
+	if (lo == nr)
 		return UINTPTR_MAX;
-	start = __atomic_load_n(&mm->vma[lo].start, __ATOMIC_RELAXED);
+	start = peek(&mm->vma[lo].start);
 	return start > va ? start : va;
 }
 

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/hold.h"
+#include "core/mm.h"
 #include "runtime/syscall.h"
 
 /** pg_buffers_has() - May call @nr use memory? */

@@ -19,7 +19,7 @@
 #include "base/atomic.h"
 #include "base/lock.h"
 #include "base/ranges.h"
-#include "core/hold.h"
+#include "core/mm.h"
 #include "open.h"
 #include "runtime/control.h"
 #include "runtime/syscall.h"

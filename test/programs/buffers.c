@@ -630,6 +630,21 @@ CASE(populating_what_is_away)
 	CHECK(is_filled(p, 4 * MB, 1));
 }
 
+CASE(what_a_move_leaves_behind)
+{
+	char *p = filled(WORK, 1), *q;
+	int fd[2];
+
+	CHECK(!pipe(fd) && write(fd[1], "abc", 3) == 3);
+	q = mremap(p, WORK, WORK, MREMAP_MAYMOVE | 4 /* DONTUNMAP */);
+	if (q == MAP_FAILED)
+		return; /* Linux before 5.7 */
+	CHECK(read(fd[0], p + MB, 10) == 3 && !memcmp(p + MB, "abc", 4));
+	CHECK(write(fd[1], p + 2 * MB, 100) == 100);
+	CHECK(read(fd[0], q, 100) == 100 && is_zero(q, 96));
+	CHECK(is_zero(p + 4 * MB, MB));
+}
+
 CASE(copies_within_the_process)
 {
 	char *p = filled(WORK / 2, 1), *q = filled(WORK / 2, 2);
