@@ -534,7 +534,20 @@ static int hook_call(struct pg_call *c)
 		    (size_t)c->arg[1] < PG_ADOPT_MIN)
 			return PG_CALL_NATIVE;
 		break;
-	case SYS_userfaultfd: /* what it registers is seen as an ioctl */
+	case SYS_mmap:
+	case SYS_munmap:
+	case SYS_mremap:
+	case SYS_brk:
+	case SYS_madvise:
+	case SYS_exit_group:
+	case SYS_mlock:
+	case SYS_mlock2:
+	case SYS_mlockall:
+	case SYS_ioctl:
+	case SYS_vmsplice:
+	case SYS_setsockopt:
+		break;
+	default: /* what userfaultfd registers is seen as an ioctl */
 		return PG_CALL_NATIVE;
 	}
 	mask = pg_signals_block();
@@ -690,8 +703,6 @@ static void keep_area(const struct pg_call *c)
 	}
 }
 
-#define NR_IO_SETUP 206
-#define NR_RSEQ 334
 #define KVM_SET_USER_MEMORY_REGION 0x4020ae46u
 #define USBDEVFS_SUBMITURB 0x8038550au
 #define PR_USER_DISPATCH 59
@@ -725,12 +736,12 @@ static int hook_special(struct pg_call *c)
 	case SYS_sigaltstack:
 	case SYS_set_robust_list:
 	case SYS_set_tid_address:
-	case NR_RSEQ:
+	case SYS_rseq:
 		mask = pg_signals_block();
 		keep_area(c);
 		pg_signals_restore(mask);
 		return PG_CALL_NATIVE;
-	case NR_IO_SETUP:
+	case SYS_io_setup:
 	case SYS_io_uring_setup:
 		mask = pg_signals_block();
 		stop("it uses asynchronous I/O, and nobody may serve the "
@@ -780,8 +791,8 @@ int pg_hook(struct pg_call *c)
 		return hook_buffers(c);
 	switch (c->nr) {
 	case SYS_set_tid_address:
-	case NR_RSEQ:
-	case NR_IO_SETUP:
+	case SYS_rseq:
+	case SYS_io_setup:
 	case SYS_io_uring_setup:
 		return hook_special(c);
 	case SYS_madvise:
@@ -804,6 +815,6 @@ void pg_hook_init(void)
 		if (pg_buffers_has(nr))
 			pg_syscall_want(nr);
 	pg_syscall_want(SYS_set_tid_address);
-	pg_syscall_want(NR_RSEQ);
-	pg_syscall_want(NR_IO_SETUP);
+	pg_syscall_want(SYS_rseq);
+	pg_syscall_want(SYS_io_setup);
 }
