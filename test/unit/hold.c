@@ -110,17 +110,23 @@ TEST(what_is_not_managed_is_not_missing)
 
 TEST(held_memory_is_not_adopted_until_it_is_dropped)
 {
-	struct pg_hold h;
+	struct pg_hold h, front, again;
 
 	open_world(64, 4096, 16);
 	CHECK_EQ(pgmap_mm_release(&w.mm, PTR(0), 64 * PAGE), 0);
 	take(&h, 10, 5);
+	take(&front, 0, 2);
+	take(&again, 20, 1);
 	CHECK_EQ(pgmap_mm_adopt(&w.mm, PTR(0), 64 * PAGE), 0);
-	CHECK_EQ(w.mm.nr_vma, 2);
+	CHECK_EQ(w.mm.nr_vma, 3);
+	CHECK_EQ(w.mm.vma[0].start, AT(2));
 	CHECK_EQ(w.mm.vma[0].end, AT(10));
 	CHECK_EQ(w.mm.vma[1].start, AT(15));
+	CHECK_EQ(w.mm.vma[1].end, AT(20));
 	CHECK_EQ(pg_hold_missing(&w.mm, &h), 0);
 	pg_hold_drop(&holds, &h);
+	pg_hold_drop(&holds, &front);
+	pg_hold_drop(&holds, &again);
 	CHECK_EQ(pgmap_mm_adopt(&w.mm, PTR(0), 64 * PAGE), 0);
 	CHECK_EQ(w.mm.nr_vma, 1);
 	close_world();
@@ -242,6 +248,134 @@ TEST(when_all_slots_are_in_use_it_says_so)
 	CHECK(!pg_hold_take(&holds, &h[PG_HOLD_SLOTS], 0));
 	pg_hold_drop(&holds, &h[77]);
 	CHECK(pg_hold_take(&holds, &h[PG_HOLD_SLOTS], 0));
+	close_world();
+}
+
+static int no_memory(enum pg_soft_op op, uintptr_t va)
+{
+	(void)va;
+	return op == PG_SOFT_FILL ? -ENOMEM : 0;
+}
+
+static int not_mapped(enum pg_soft_op op, uintptr_t va)
+{
+	(void)va;
+	return op == PG_SOFT_GIVE ? -ENOENT : 0;
+}
+
+TEST(what_cannot_come_is_left_so)
+{
+	struct pg_hold h;
+
+	open_world(64, 4096, 16);
+	fill(0, 16);
+	CHECK_EQ(migrate(0, 16, true), 16);
+	take(&h, 0, 20);
+	empty_pool();
+	w.on_op = no_memory;
+	CHECK_EQ(pg_hold_bring(&w.mm, &h), -ENOMEM);
+	w.on_op = NULL;
+	CHECK_EQ(pg_hold_bring(&w.mm, &h), 0);
+	pg_hold_drop(&holds, &h);
+	/* The kernel has no mapping there: the call gets EFAULT. */
+	take(&h, 40, 2);
+	w.on_op = not_mapped;
+	CHECK_EQ(pg_hold_bring(&w.mm, &h), 0);
+	CHECK_EQ(count_of(40, 2, PG_PTE_HOLE), 2);
+	w.on_op = NULL;
+	pg_hold_drop(&holds, &h);
+	check_filled(0, 16);
+	close_world();
+}
+
+static int load_fails(const struct pgmap_io *io)
+{
+	(void)io;
+	return -EIO;
+}
+
+TEST(a_page_that_is_lost_is_not_waited_for)
+{
+	struct pg_hold h;
+
+	open_world(16, 4096, 1);
+	fill(0, 2);
+	CHECK_EQ(migrate(0, 2, true), 2);
+	log_catch();
+	tdev.on_load = load_fails;
+	take(&h, 0, 1);
+	CHECK_EQ(pg_hold_bring(&w.mm, &h), 0);
+	CHECK_EQ(state_of(0), PG_PTE_POISON);
+	CHECK_EQ(pg_hold_missing(&w.mm, &h), 0);
+	CHECK_EQ(pg_hold_bring(&w.mm, &h), 0);
+	tdev.on_load = NULL;
+	log_release();
+	pg_hold_drop(&holds, &h);
+	close_world();
+}
+
+TEST(without_memory_there_is_no_table)
+{
+	struct pg_holds t = {0};
+
+	pg_mem_fail_nth(1);
+	CHECK_EQ(pg_holds_init(&t), -ENOMEM);
+	pg_mem_fail_nth(0);
+}
+
+/* Holders and evictors of the same pages, on threads. */
+#define ROUNDS 3000
+static _Atomic bool holders_done;
+
+static void *hold_and_look(void *arg)
+{
+	size_t i = *(size_t *)arg;
+	struct pg_hold h;
+
+	for (int n = 0; n < ROUNDS; n++) {
+		size_t first = (i * 7 + (size_t)n * 5) % 60;
+
+		pg_hold_init(&h);
+		pg_hold_add(&h, AT(first), 4 * PAGE);
+		MUST(pg_hold_take(&holds, &h, i * PAGE));
+		while (pg_hold_missing(&w.mm, &h) && pg_hold_bring(&w.mm, &h))
+			sched_yield();
+		for (size_t k = first; k < first + 4; k++)
+			MUST(pg_soft_is_present(w.mmu, AT(k)));
+		pg_hold_drop(&holds, &h);
+	}
+	return NULL;
+}
+
+static void *evict_all(void *arg)
+{
+	(void)arg;
+	while (!holders_done) {
+		size_t moved;
+
+		MUST(!pgmap_migrate(&w.mm, PTR(0), 64 * PAGE, true, &moved));
+		sched_yield();
+	}
+	return NULL;
+}
+
+TEST(whoever_holds_finds_his_pages_whatever_others_do)
+{
+	static size_t number[3] = {1, 2, 3};
+	pthread_t t[3], e;
+
+	open_world(64, 4096, 16);
+	fill(0, 64);
+	holders_done = false;
+	CHECK_EQ(pthread_create(&e, NULL, evict_all, NULL), 0);
+	for (size_t i = 0; i < 3; i++)
+		CHECK_EQ(pthread_create(&t[i], NULL, hold_and_look, &number[i]),
+			 0);
+	for (size_t i = 0; i < 3; i++)
+		CHECK_EQ(pthread_join(t[i], NULL), 0);
+	holders_done = true;
+	CHECK_EQ(pthread_join(e, NULL), 0);
+	check_filled(0, 64);
 	close_world();
 }
 
