@@ -732,7 +732,7 @@ static int hook_special(struct pg_call *c)
 	case SYS_prctl:
 		if (c->arg[0] != PR_USER_DISPATCH)
 			return PG_CALL_NATIVE;
-		/* fall through */
+		__attribute__((fallthrough));
 	case SYS_sigaltstack:
 	case SYS_set_robust_list:
 	case SYS_set_tid_address:

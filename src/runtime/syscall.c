@@ -51,6 +51,7 @@
 #include <sys/stat.h>
 
 #include "base/atomic.h"
+#include "base/mem.h"
 #include "runtime/syscall_entry.h"
 
 #define PAGE 4096u
@@ -148,6 +149,9 @@ static int probe_vectors(void)
 {
 	const uint32_t avx = 0x6, avx512 = 0xe6; /* bits of XCR0 */
 	uint32_t a, b, c, d, xcr0 = 0, high;
+
+	if (pg_syscall_vector_size)
+		return 0; /* asked before; each question is slow in a VM */
 
 	if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE))
 		__asm__("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
@@ -305,22 +309,57 @@ static void fill_stub(struct stub *stub, const struct stub *at, uintptr_t text,
 	stub->ip = call + 2;
 }
 
-/* Write stub @at and the jump to it. */
-static int rewrite(int mem, uintptr_t base, const struct pg_site *s,
-		   const struct stub *at)
+static uintptr_t stub_start(const struct pg_site *s, const struct stub *at)
 {
-	uintptr_t text = base + s->offset;
 	uintptr_t start = (uintptr_t)at->code;
-	uint8_t jump[PG_SITE_JUMP];
-	struct stub stub;
+
+	return s->kind == PG_SITE_HEAD ? start - s->len : start;
+}
+
+/* Write the stubs of all sites, in one go. */
+static int write_stubs(int mem, const struct pg_syscall_patch *p)
+{
+	const struct pg_site_list *list = p->list;
+	const struct stub *at = p->stubs;
+	struct stub *stub = pg_mem_map(p->stubs_size);
 	int ret;
 
-	if (s->kind == PG_SITE_HEAD)
-		start -= s->len;
-	fill_stub(&stub, at, text, s);
-	put_jump(jump, text, start);
-	ret = poke(mem, (uintptr_t)at, &stub, sizeof(stub));
-	return ret ? ret : poke(mem, text, jump, sizeof(jump));
+	if (!stub)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < list->nr_sites; i++)
+		if (list->sites[i].kind != PG_SITE_NONE)
+			fill_stub(&stub[i], &at[i],
+				  p->base + list->sites[i].offset,
+				  &list->sites[i]);
+	ret = poke(mem, (uintptr_t)at, stub, p->stubs_size);
+	pg_mem_unmap(stub, p->stubs_size);
+	return ret;
+}
+
+/* Write the jumps of the sites from @i on that lie close together, with what
+ * is between them. Return: 0 with @i behind them, or an error. */
+static int write_jumps(int mem, const struct pg_syscall_patch *p, uint32_t *i)
+{
+	const struct pg_site *first = &p->list->sites[*i];
+	const struct stub *stubs = p->stubs;
+	uintptr_t text = p->base + first->offset;
+	uint8_t run[PAGE];
+	size_t len = 0;
+
+	for (; *i < p->list->nr_sites; (*i)++) {
+		const struct pg_site *s = &p->list->sites[*i];
+		size_t at = s->offset - first->offset;
+
+		if (at + PG_SITE_JUMP > sizeof(run))
+			break;
+		if (s->kind == PG_SITE_NONE)
+			continue;
+		memcpy(run + len, (const void *)(text + len),
+		       at + PG_SITE_JUMP - len);
+		len = at + PG_SITE_JUMP;
+		put_jump(run + at, text + at, stub_start(s, &stubs[*i]));
+	}
+	return len ? poke(mem, text, run, len) : 0;
 }
 
 static int restore(int mem, uintptr_t base, const struct pg_site *s)
@@ -347,8 +386,7 @@ static int open_mem(void)
 int pg_syscall_install(uintptr_t base, const struct pg_site_list *list,
 		       struct pg_syscall_patch *patch)
 {
-	struct stub *stub;
-	uint32_t i;
+	uint32_t i = 0;
 	int mem, ret;
 
 	if (!has_one_thread())
@@ -362,19 +400,16 @@ int pg_syscall_install(uintptr_t base, const struct pg_site_list *list,
 	if (mem < 0)
 		return mem;
 	*patch = (struct pg_syscall_patch){.base = base, .list = list};
-	patch->stubs_size = list->nr_sites * sizeof(*stub);
+	patch->stubs_size = list->nr_sites * sizeof(struct stub);
 	patch->stubs_size += PAGE - patch->stubs_size % PAGE;
 	ret = map_stubs(base, patch->stubs_size, &patch->stubs);
 	if (ret)
 		goto err_close;
-	stub = patch->stubs;
-	for (i = 0; i < list->nr_sites; i++, stub++) {
-		if (list->sites[i].kind == PG_SITE_NONE)
-			continue;
-		ret = rewrite(mem, base, &list->sites[i], stub);
-		if (ret)
-			goto err_restore;
-	}
+	ret = write_stubs(mem, patch);
+	while (!ret && i < list->nr_sites)
+		ret = write_jumps(mem, patch, &i);
+	if (ret)
+		goto err_restore;
 	serialize();
 	pg_sys(close, mem);
 	return 0;
