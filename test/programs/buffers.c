@@ -70,7 +70,7 @@ static void *copy(const void *from, size_t n)
 	return memcpy(room(), from, n);
 }
 
-static char *string(const char *fmt, ...)
+__attribute__((format(printf, 1, 2))) static char *string(const char *fmt, ...)
 {
 	char *s = room();
 	va_list ap;
