@@ -819,6 +819,55 @@ CASE(threads_that_are_cancelled_in_a_call)
 	CHECK(is_filled(target, WORK, 1));
 }
 
+static int shared_file;
+
+/* Each thread has its part of the area, and copies it through a file. */
+static void *copy_through_file(void *arg)
+{
+	size_t part = 2 * MB, mine = (size_t)arg;
+	char *p = target + mine * part;
+
+	for (size_t i = 0; i < 60; i++) {
+		size_t at = i * 7919 % 400 * PAGE, n = 13 * PAGE + 5;
+		off_t where = (off_t)(mine * part + at);
+
+		CHECK(pwrite(shared_file, p + at, n, where) == (ssize_t)n);
+		memset(p + at, 0, n);
+		CHECK(pread(shared_file, p + at, n, where) == (ssize_t)n);
+	}
+	return NULL;
+}
+
+CASE(many_threads_in_calls_and_forks_beside_them)
+{
+	char name[] = "/tmp/pgmap-buffersXXXXXX";
+	enum { NR = 24 };
+	pthread_t t[NR];
+
+	shared_file = mkstemp(name);
+	CHECK(shared_file >= 0 && !unlink(name));
+	target = filled(WORK, 1);
+	for (size_t i = 0; i < NR; i++)
+		CHECK(!pthread_create(&t[i], NULL, copy_through_file,
+				      (void *)i));
+	for (int i = 0; i < 5; i++) {
+		pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (!pid) {
+			char c[PAGE];
+
+			CHECK(pread(shared_file, c, 1, 0) >= 0);
+			_exit(3);
+		}
+		check_child(pid, 3);
+		push_out();
+	}
+	for (size_t i = 0; i < NR; i++)
+		CHECK(!pthread_join(t[i], NULL));
+	CHECK(is_filled(target, WORK, 1));
+}
+
 /* ---- A stack of ordinary memory ---- */
 
 static ucontext_t main_context, coroutine;
