@@ -49,6 +49,7 @@
 #include "driver/driver.h"
 #include "mmu/uffd.h"
 #include "open.h"
+#include "runtime/buffers.h"
 #include "runtime/control.h"
 #include "runtime/site.h"
 
@@ -467,6 +468,17 @@ static int read_image(struct run *r, const char *path,
 			    path);
 	if (ret)
 		return fail(r, ret, "cannot read %s: %s", path, strerror(-ret));
+	for (uint32_t i = 0; i < image->list.nr_sites && r->hold; i++) {
+		const struct pg_site *s = &image->list.sites[i];
+
+		if (s->kind == PG_SITE_NONE &&
+		    (s->nr < 0 || pg_buffers_has(s->nr)))
+			return fail(r, -ENOTSUP,
+				    "a system call of %s cannot be seen (at "
+				    "%#x): get the permission for --fault "
+				    "thread, see pgmap check",
+				    path, s->offset);
+	}
 	return 0;
 }
 

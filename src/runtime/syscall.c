@@ -31,8 +31,9 @@
  *   unwinding goes on in libc's function. In a stub there is none; it ends
  *   the walk, libc then leaves the thread at once and the cleanup handlers of
  *   outer C++ frames do not run. That window is six instructions.
- *   With deferred cancellation only vmsplice() of the calls we see is a
- *   cancellation point, and what is said above holds for it.
+ *   With deferred cancellation, what is said above holds for those of the
+ *   calls we see that are cancellation points: vmsplice(), and, where all
+ *   calls are seen that use memory, most of them; see hook.c.
  * - in a thread that libc does not know: nothing here needs thread-local
  *   storage, errno or a stack protector.
  *

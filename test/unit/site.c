@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "runtime/buffers.h"
 #include "test.h"
 
 /* "site name, [number]": a function of this file with one system call. */
@@ -284,6 +285,35 @@ static bool can_be_rewritten(int nr, uintptr_t from, uintptr_t to)
 			return true;
 	}
 	return false;
+}
+
+TEST(every_call_of_libc_that_uses_memory_can_be_rewritten)
+{
+	static const char *const names[] = {"libc.so.6",
+					    "ld-linux-x86-64.so.2"};
+	static const int some[] = {SYS_read,	SYS_openat, SYS_newfstatat,
+				   SYS_recvmsg, SYS_futex,  SYS_rt_sigaction};
+	struct link_map *map;
+	uint32_t few;
+
+	for (size_t i = 0; i < 2; i++) {
+		void *library = sites_of(names[i]);
+
+		few = list.nr_sites;
+		CHECK_EQ(dlinfo(library, RTLD_DI_LINKMAP, &map), 0);
+		CHECK_EQ(pg_site_find(map->l_name, true, &list), 0);
+		CHECK(list.nr_sites > few);
+		for (uint32_t k = 0; k < list.nr_sites; k++) {
+			const struct pg_site *s = &list.sites[k];
+
+			CHECK(s->nr != SYS_rt_sigreturn && s->nr != SYS_vfork);
+			CHECK(s->kind != PG_SITE_NONE ||
+			      (s->nr >= 0 && !pg_buffers_has(s->nr)));
+		}
+		for (size_t k = 0; k < sizeof(some) / sizeof(*some) && !i; k++)
+			CHECK(can_be_rewritten(some[k], 0, UINT32_MAX));
+		dlclose(library);
+	}
 }
 
 TEST(every_call_of_libc_that_changes_memory_can_be_rewritten)
