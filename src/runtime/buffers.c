@@ -66,6 +66,7 @@ struct buffers {
 #define F(a, l)    {a, BITS, l, 0}
 #define P(a, l)    {a, AT, l, 0}
 #define S(a)       {a, STRING, 0, 0}
+#define SS(a)      {a, STRINGS, 0, 0}
 #define V(a, l)    {a, VECTOR, l, 0}
 #define H(a)       {a, MESSAGE, 0, 0}
 #define HH(a, l)   {a, MESSAGES, l, 0}
@@ -116,7 +117,7 @@ static const struct buffers calls[] = {
 	[54 /* setsockopt */] = {{XL(3, 4)}}, /* (*) */
 	[55 /* getsockopt */] = {{P(3, 4), B(4, 4), X(3, 64)}},
 	/* 56 clone, 57 fork: (*) */
-	[59 /* execve */] = {{S(0), {1, STRINGS, 0, 0}, {2, STRINGS, 0, 0}}},
+	[59 /* execve */] = {{S(0), SS(1), SS(2)}},
 	[61 /* wait4 */] = {{B(1, 4), B(3, USAGE)}},
 	[63 /* uname */] = {{B(0, 390)}},
 	[65 /* semop */] = {{A(1, 2, 6)}},
@@ -289,7 +290,7 @@ static const struct buffers calls[] = {
 	[319 /* memfd_create */] = {{S(0)}},
 	[320 /* kexec_file_load */] = {{L(3, 2)}},
 	[321 /* bpf */] = {{XL(1, 2)}},
-	[322 /* execveat */] = {{S(1), {2, STRINGS, 0, 0}, {3, STRINGS, 0, 0}}},
+	[322 /* execveat */] = {{S(1), SS(2), SS(3)}},
 	[326 /* copy_file_range */] = {{B(1, 8), B(3, 8)}},
 	[327 /* preadv2 */] = {{V(1, 2)}},
 	[328 /* pwritev2 */] = {{V(1, 2)}},
@@ -337,12 +338,30 @@ bool pg_buffers_has(long nr)
 	       ((size_t)nr >= NR_CALLS || calls[nr].part[0].how != END);
 }
 
+unsigned int pg_buffers_holds(long nr)
+{
+	if (nr < 0 || (size_t)nr >= NR_CALLS)
+		return 1;
+	for (size_t i = 0; i < NR_PARTS; i++)
+		switch (calls[nr].part[i].how) {
+		case STRINGS:
+		case VECTOR:
+		case MESSAGE:
+		case MESSAGES:
+			return PG_BUFFERS_HOLDS;
+		default:
+			break;
+		}
+	return 1;
+}
+
 /* ---- reading what arguments point at ---- */
 
 struct finder {
 	struct pgmap_mm *mm;
 	const struct pg_call *call;
 	struct pg_hold *h;
+	unsigned int nr;
 };
 
 /* The kernel looks at the mask before it looks at what to do with it; at 0
@@ -384,7 +403,11 @@ static bool read_user(const struct finder *f, void *to, uintptr_t p, size_t len)
 
 static void add(const struct finder *f, uintptr_t p, size_t len)
 {
-	pg_hold_add(f->h, p, len);
+	unsigned int i = 0;
+
+	while (i + 1 < f->nr && f->h[i].nr == PG_HOLD_RANGES)
+		i++;
+	pg_hold_add(&f->h[i], p, len);
 }
 
 /* ---- the kinds ---- */
@@ -566,9 +589,9 @@ static void find_part(const struct finder *f, const struct part *part)
 }
 
 void pg_buffers_find(struct pgmap_mm *mm, const struct pg_call *call,
-		     struct pg_hold *h)
+		     struct pg_hold *h, unsigned int nr)
 {
-	const struct finder f = {mm, call, h};
+	const struct finder f = {mm, call, h, nr};
 	const struct buffers *b =
 		(size_t)call->nr < NR_CALLS ? &calls[call->nr] : &newer;
 

@@ -14,9 +14,17 @@
 /** pg_buffers_has() - May call @nr use memory? */
 bool pg_buffers_has(long nr);
 
+/** Holds for a call with a vector of buffers, or of strings. More than their
+ * ranges are held together with what lies between. */
+#define PG_BUFFERS_HOLDS 8u
+
+/** pg_buffers_holds() - Return: how many holds call @nr should be given. */
+unsigned int pg_buffers_holds(long nr);
+
 /**
- * pg_buffers_find() - Add what @call uses to @h, which is empty.
+ * pg_buffers_find() - Add what @call uses to @h[0] .. @h[@nr - 1].
  * @mm: The instance, NULL before there is one.
+ * @h:  As from pg_hold_init(). Those that stay empty come last.
  *
  * At least what the kernel looks at or writes until the call returns; where
  * that is not known exactly, more. Also reads what arguments point at (vectors
@@ -24,7 +32,7 @@ bool pg_buffers_has(long nr);
  * Context: the program's thread; no lock held.
  */
 void pg_buffers_find(struct pgmap_mm *mm, const struct pg_call *call,
-		     struct pg_hold *h);
+		     struct pg_hold *h, unsigned int nr);
 
 /** pg_buffers_readable() - Can [@p, @p + @len) be read without a signal? What
  * is managed and away can. */

@@ -175,7 +175,7 @@ static void exec(struct pg_call *c);
 
 void pg_exec(struct pg_call *c)
 {
-	struct pg_hold h;
+	struct pg_hold h[PG_BUFFERS_HOLDS];
 
 	if (!pg_rt.holds) {
 		exec(c);
@@ -183,11 +183,9 @@ void pg_exec(struct pg_call *c)
 	}
 	/* When the new program runs, nobody drops this: then it is gone with
 	 * all of the old one, or, in a vfork child, is reaped. */
-	pg_hold_init(&h);
-	pg_buffers_find(pg_load(&pg_rt.mm, acquire), c, &h);
-	pg_hook_hold(&h);
+	pg_hook_find(c, h, PG_BUFFERS_HOLDS);
 	exec(c);
-	pg_hold_drop(pg_rt.holds, &h);
+	pg_hook_drop(h, PG_BUFFERS_HOLDS);
 }
 
 static void exec(struct pg_call *c)

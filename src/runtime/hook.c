@@ -753,20 +753,47 @@ static int hook_special(struct pg_call *c)
 	}
 }
 
-static int hook_buffers(struct pg_call *c)
+bool pg_hook_find(const struct pg_call *c, struct pg_hold *h, unsigned int nr)
 {
-	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
-	struct pg_hold h;
+	unsigned int i;
 
-	pg_hold_init(&h);
-	pg_buffers_find(mm, c, &h);
-	if (!h.nr)
+	for (i = 0; i < nr; i++)
+		pg_hold_init(&h[i]);
+	pg_buffers_find(pg_load(&pg_rt.mm, acquire), c, h, nr);
+	for (i = 0; i < nr && h[i].nr; i++)
+		pg_hook_hold(&h[i]);
+	return i;
+}
+
+void pg_hook_drop(struct pg_hold *h, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr && h[i].nr; i++)
+		pg_hold_drop(pg_rt.holds, &h[i]);
+}
+
+static int hold_and_make(struct pg_call *c, struct pg_hold *h, unsigned int nr)
+{
+	if (!pg_hook_find(c, h, nr))
 		return hook_special(c);
-	pg_hook_hold(&h);
 	if (hook_special(c) == PG_CALL_NATIVE)
 		c->ret = make(c);
-	pg_hold_drop(pg_rt.holds, &h);
+	pg_hook_drop(h, nr);
 	return PG_CALL_DONE;
+}
+
+static __attribute__((noinline)) int hook_vectors(struct pg_call *c)
+{
+	struct pg_hold h[PG_BUFFERS_HOLDS];
+
+	return hold_and_make(c, h, PG_BUFFERS_HOLDS);
+}
+
+/* Without the room on the stack that the other needs. */
+static __attribute__((noinline)) int hook_buffers(struct pg_call *c)
+{
+	struct pg_hold h;
+
+	return hold_and_make(c, &h, 1);
 }
 
 static bool is_populate(const struct pg_call *c)
@@ -788,7 +815,8 @@ int pg_hook(struct pg_call *c)
 	if (c->nr == SYS_execve || c->nr == SYS_execveat)
 		return hook_call(c);
 	if (pg_buffers_has(c->nr))
-		return hook_buffers(c);
+		return pg_buffers_holds(c->nr) > 1 ? hook_vectors(c)
+						   : hook_buffers(c);
 	switch (c->nr) {
 	case SYS_set_tid_address:
 	case SYS_rseq:

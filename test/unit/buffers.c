@@ -16,22 +16,26 @@
 #define PAGE ((uintptr_t)PG_PAGE_SIZE)
 #define AT(i) (0x100000000ul + (uintptr_t)(i)*PAGE)
 
-static struct pg_hold h;
+static struct pg_hold holds[PG_BUFFERS_HOLDS];
+#define h holds[0]
 
 static void find(long nr, long a, long b, long c, long d, long e)
 {
 	struct pg_call call = {.nr = nr, .arg = {a, b, c, d, e}};
 
 	call.sp = (uintptr_t)&call & ~(PAGE - 1);
-	pg_hold_init(&h);
-	pg_buffers_find(NULL, &call, &h);
+	for (size_t i = 0; i < PG_BUFFERS_HOLDS; i++)
+		pg_hold_init(&holds[i]);
+	pg_buffers_find(NULL, &call, holds, pg_buffers_holds(nr));
 }
 
 static bool has(uintptr_t va, size_t len)
 {
-	for (uint32_t i = 0; i < h.nr; i++)
-		if (h.range[i].start <= va && h.range[i].end >= va + len)
-			return true;
+	for (size_t k = 0; k < PG_BUFFERS_HOLDS; k++)
+		for (uint32_t i = 0; i < holds[k].nr; i++)
+			if (holds[k].range[i].start <= va &&
+			    holds[k].range[i].end >= va + len)
+				return true;
 	return false;
 }
 
@@ -79,18 +83,19 @@ TEST(strings_and_structs)
 
 TEST(vectors_and_what_is_in_them)
 {
-	struct iovec iov[40];
+	enum { NR = 230 };
+	struct iovec iov[NR];
 
-	for (size_t i = 0; i < 40; i++)
+	for (size_t i = 0; i < NR; i++)
 		iov[i] = (struct iovec){(void *)AT(10 * i), 2 * PAGE};
 	find(SYS_readv, 3, P(iov), 3, 0, 0);
 	CHECK(has((uintptr_t)iov, 3 * sizeof(*iov)));
 	for (size_t i = 0; i < 3; i++)
 		CHECK(has(AT(10 * i), 2 * PAGE));
 	CHECK(!has(AT(30), 1));
-	find(SYS_pwritev2, 3, P(iov), 40, 0, 0);
-	for (size_t i = 0; i < 40; i++)
-		CHECK(has(AT(10 * i), 2 * PAGE));
+	find(SYS_pwritev2, 3, P(iov), NR, 0, 0);
+	for (size_t i = 0; i < NR; i++)
+		CHECK(has(AT(10 * i), 2 * PAGE) && !has(AT(10 * i + 4), 1));
 	/* The kernel says EINVAL, or EFAULT. */
 	find(SYS_readv, 3, P(iov), 1025, 0, 0);
 	CHECK_EQ(h.nr, 0);
