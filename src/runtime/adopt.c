@@ -308,21 +308,21 @@ struct search {
 
 #define SEARCH_BUF ((size_t)256 << 10)
 /* mov $number, %eax; syscall */
-#define CALL_BYTES 7u
+#define CALL_BYTES 7
 
 /* Where the runtime has rewritten a call, its first instruction is a jump. */
 static bool has_call(const char *text, size_t len)
 {
 	const char *at = text, *end = text + len;
 
-	while ((at = memmem(at, (size_t)(end - at), "\x0f\x05", 2))) {
+	while ((at = memchr(at, 0x0f, (size_t)(end - at)))) {
 		uint32_t nr;
 
-		at += 2;
-		if (at - text < CALL_BYTES ||
-		    (uint8_t)at[-(int)CALL_BYTES] != 0xb8)
+		at++;
+		if (at == end || *at != 0x05 || at - text < CALL_BYTES - 1 ||
+		    (uint8_t)at[1 - (int)CALL_BYTES] != 0xb8)
 			continue;
-		memcpy(&nr, at - CALL_BYTES + 1, sizeof(nr));
+		memcpy(&nr, at + 2 - CALL_BYTES, sizeof(nr));
 		if (nr < 512 && pg_buffers_has(nr))
 			return true;
 	}
