@@ -6,15 +6,12 @@
  */
 #include <linux/capability.h>
 #include <linux/fs.h>
-#include <linux/futex.h>
 #include <linux/openat2.h>
 #include <mqueue.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <pty.h>
-#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
@@ -25,7 +22,6 @@
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/sendfile.h>
-#include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -36,7 +32,6 @@
 #include <sys/timerfd.h>
 #include <sys/times.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <sys/utsname.h>
 #include <sys/xattr.h>
 #include <termios.h>
