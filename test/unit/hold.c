@@ -260,7 +260,7 @@ static int no_memory(enum pg_soft_op op, uintptr_t va)
 static int not_mapped(enum pg_soft_op op, uintptr_t va)
 {
 	(void)va;
-	return op == PG_SOFT_GIVE ? -ENOENT : 0;
+	return op == PG_SOFT_GIVE || op == PG_SOFT_ZERO ? -ENOENT : 0;
 }
 
 TEST(what_cannot_come_is_left_so)
