@@ -36,7 +36,7 @@ static size_t growth(const struct pg_hold *h, uint32_t i, uintptr_t start,
 	return below + above;
 }
 
-void pg_hold_add(struct pg_hold *h, uintptr_t va, size_t len)
+static void add(struct pg_hold *h, uintptr_t va, size_t len, uint32_t most)
 {
 	uintptr_t start = va & ~(uintptr_t)(PG_PAGE_SIZE - 1), end;
 	uint32_t at = h->nr;
@@ -48,7 +48,7 @@ void pg_hold_add(struct pg_hold *h, uintptr_t va, size_t len)
 	for (uint32_t i = 0; i < h->nr; i++)
 		if (start <= h->range[i].end && end >= h->range[i].start)
 			at = i;
-	if (at == PG_HOLD_RANGES) {
+	if (at == most) {
 		at = 0;
 		for (uint32_t i = 1; i < h->nr; i++)
 			if (growth(h, i, start, end) <
@@ -65,6 +65,17 @@ void pg_hold_add(struct pg_hold *h, uintptr_t va, size_t len)
 		h->range[at].start = start;
 	if (end > h->range[at].end)
 		h->range[at].end = end;
+}
+
+void pg_hold_add(struct pg_hold *h, uintptr_t va, size_t len)
+{
+	add(h, va, len, PG_HOLD_OTHERS);
+}
+
+void pg_hold_add_own(struct pg_hold *h, uintptr_t va, size_t len)
+{
+	add(h, va, len,
+	    pg_mutant("own_stack_is_joined") ? PG_HOLD_OTHERS : PG_HOLD_RANGES);
 }
 
 static struct pg_hold_slot *claim(struct pg_holds *t, uintptr_t thread,

@@ -29,8 +29,10 @@
 
 struct pgmap_mm;
 
-/** More ranges in one call are held together with what lies between. */
 #define PG_HOLD_RANGES 30u
+/** More ranges in one call are held together with what lies between. The last
+ * one is for pg_hold_add_own(). */
+#define PG_HOLD_OTHERS (PG_HOLD_RANGES - 1)
 /** Calls at one time. */
 #define PG_HOLD_SLOTS 8192u
 
@@ -78,6 +80,10 @@ static inline void pg_hold_init(struct pg_hold *h)
 /** pg_hold_add() - @h is to hold the pages of [@va, @va + @len), too. Whether
  * anything is there does not matter. */
 void pg_hold_add(struct pg_hold *h, uintptr_t va, size_t len);
+
+/** pg_hold_add_own() - The same for one range, once all others are there: what
+ * lies between it and them is never held. For the stack that @h is on. */
+void pg_hold_add_own(struct pg_hold *h, uintptr_t va, size_t len);
 
 /**
  * pg_hold_take() - From now on nothing of @h leaves or becomes managed.

@@ -289,16 +289,6 @@ static struct pg_host_hooks host_hooks = {
 	.tick = pg_adopt_tick,
 };
 
-/* Not by a load: the stack that it was on may be gone. */
-static bool read_word(uintptr_t va, uint64_t *word)
-{
-	struct iovec to = {word, sizeof(*word)};
-	struct iovec from = {(void *)va, sizeof(*word)};
-
-	return pg_sys(process_vm_readv, pg_rt.pid, &to, 1, &from, 1, 0) ==
-	       sizeof(*word);
-}
-
 /* ---- System calls that nobody sees ---- */
 
 struct search {
@@ -782,7 +772,7 @@ uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm)
 	if (now >= pg_rt.rescan_at && scan(mm)) {
 		pg_rt.rescan_at = now + RESCAN_NS;
 		if (pg_rt.holds)
-			pg_holds_reap(pg_rt.holds, read_word);
+			pg_hook_reap();
 	}
 	pg_runtime_publish();
 	return 10u * MS;

@@ -26,6 +26,7 @@
 
 #include "base/mutant.h"
 #include "core/mm.h"
+#include "runtime/runtime.h"
 
 #define GUESS ((size_t)64 << 10)
 /* Of a struct with pointers in it that is not known. */
@@ -173,7 +174,7 @@ static const struct buffers calls[] = {
 	[154 /* modify_ldt */] = {{L(1, 2)}},
 	[155 /* pivot_root */] = {{S(0), S(1)}},
 	[156 /* _sysctl */] = {{X(0, 80)}},
-	[157 /* prctl */] = {{X(1, 256), X(2, 256), B(3, 256), B(4, 256)}}, /* (*) */
+	[157 /* prctl */] = {{X(1, 512), X(2, 256), B(3, 256), B(4, 256)}}, /* (*) */
 	[158 /* arch_prctl */] = {{B(1, 8)}},
 	[159 /* adjtimex */] = {{B(0, 208)}},
 	[160 /* setrlimit */] = {{B(1, 16)}},
@@ -372,6 +373,20 @@ static bool mapped(uintptr_t p)
 			    -EFAULT;
 }
 
+/* On the program's thread: see pg_hook_hold(). */
+static bool readable_once_there(struct pgmap_mm *mm, uintptr_t at)
+{
+	struct pg_hold h;
+	bool yes;
+
+	pg_hold_init(&h);
+	pg_hold_add(&h, at, 1);
+	pg_hook_hold(&h);
+	yes = mapped(at);
+	pg_hold_drop(mm->holds, &h);
+	return yes;
+}
+
 bool pg_buffers_readable(struct pgmap_mm *mm, uintptr_t p, size_t len)
 {
 	uintptr_t at = p & ~(uintptr_t)(PG_PAGE_SIZE - 1), end = p + len;
@@ -379,10 +394,12 @@ bool pg_buffers_readable(struct pgmap_mm *mm, uintptr_t p, size_t len)
 	if (end < p)
 		return false;
 	for (; at < end; at += PG_PAGE_SIZE) {
-		if (mm && pg_mm_next_managed(mm, at) == at)
+		if (mapped(at))
 			continue;
-		/* It may have become managed, and left, since we looked. */
-		if (!mapped(at) && !(mm && pg_mm_next_managed(mm, at) == at))
+		if (!mm || pg_mm_next_managed(mm, at) != at)
+			return false;
+		/* It is away, or it is protected. */
+		if (mm->holds && !readable_once_there(mm, at))
 			return false;
 	}
 	return true;
@@ -405,7 +422,7 @@ static void add(const struct finder *f, uintptr_t p, size_t len)
 {
 	unsigned int i = 0;
 
-	while (i + 1 < f->nr && f->h[i].nr == PG_HOLD_RANGES)
+	while (i + 1 < f->nr && f->h[i].nr == PG_HOLD_OTHERS)
 		i++;
 	pg_hold_add(&f->h[i], p, len);
 }
@@ -508,6 +525,11 @@ static void find_nested(const struct finder *f, uintptr_t p, size_t len)
 }
 
 #define SG_IO 0x2285
+/* With an array behind the struct: struct fiemap, struct file_dedupe_range,
+ * struct fsmap_head. */
+#define IOC_FIEMAP 0xc020660bu
+#define IOC_DEDUPE 0xc0189436u
+#define IOC_FSMAP 0xc0c0583bu
 #define KINDS_WITHOUT_SIZE 256u
 
 /* What the number of an ioctl says is the size of its argument; old ones say
@@ -526,6 +548,12 @@ static void find_ioctl(const struct finder *f)
 	find_nested(f, p, size);
 	if (cmd == UFFDIO_COPY && read_user(f, w, p, 24))
 		add(f, w[1], w[2]);
+	if (cmd == IOC_FIEMAP && read_user(f, w, p, 32))
+		add(f, p + 32, (w[3] & UINT32_MAX) * 56);
+	if (cmd == IOC_DEDUPE && read_user(f, w, p, 24))
+		add(f, p + 24, (w[2] & UINT16_MAX) * 32);
+	if (cmd == IOC_FSMAP && read_user(f, w, p, 16))
+		add(f, p + 192, (w[1] & UINT32_MAX) * 64);
 	if (cmd == SG_IO && read_user(f, w, p, 88)) {
 		/* struct sg_io_hdr: dxfer_len, dxferp */
 		add(f, w[2], (uint32_t)(w[1] >> 32));

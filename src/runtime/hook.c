@@ -283,9 +283,13 @@ static void hook_madvise(struct pg_call *c)
 	struct pgmap_mm *mm = armed();
 
 	/* A page that the kernel takes later, when it likes, would be missed
-	 * by the first system call that uses it. */
-	if (c->arg[2] == MADV_FREE && pg_rt.holds)
+	 * by the first system call that uses it. Of a file it takes none. */
+	if (c->arg[2] == MADV_FREE && pg_rt.holds) {
+		c->ret = make(c);
+		if (c->ret && c->ret != -ENOMEM)
+			return;
 		made.arg[2] = MADV_DONTNEED;
+	}
 	switch (c->arg[2]) {
 	case MADV_DONTFORK:
 	case MADV_DOFORK:
@@ -473,16 +477,24 @@ static void keep_stack(struct pgmap_mm *mm, uintptr_t sp)
 	uintptr_t start = page_down(sp) - STACK_BELOW;
 	uintptr_t end = page_up(sp) + STACK_ABOVE;
 
-	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE)
+	/* What lies apart may end just below: look where our frames end. */
+	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE &&
+	    (!pg_rt.holds ||
+	     pg_pte_state(pg_pte_read(&mm->pt, sp - STACK_BELOW / 2)) ==
+		     PG_PTE_HOLE))
 		return;
 	if (pg_rt.holds) {
 		struct pg_hold h;
 
+		uint64_t mask;
+
 		pg_hold_init(&h);
 		pg_hold_add(&h, start, end - start);
 		pg_hook_hold(&h);
+		mask = pg_signals_block();
 		pg_apart_release(start, end,
 				 offsetof(struct pgmap_left_alone, stacks));
+		pg_signals_restore(mask);
 		pg_hold_drop(pg_rt.holds, &h);
 		return;
 	}
@@ -626,6 +638,30 @@ static int bring_job(struct pgmap_mm *mm, void *arg)
 	return pg_hold_bring(mm, arg);
 }
 
+/* Not by a load: the stack that it was on may be gone. In a vfork child the
+ * runtime's process is another. */
+static bool read_word(uintptr_t va, uint64_t *word)
+{
+	struct iovec to = {word, sizeof(*word)};
+	struct iovec from = {(void *)va, sizeof(*word)};
+
+	return pg_sys(process_vm_readv, pg_sys(getpid), &to, 1, &from, 1, 0) ==
+	       sizeof(*word);
+}
+
+unsigned int pg_hook_reap(void)
+{
+	uint64_t known = 1, word;
+
+	/* A filter may refuse the call: then nothing is known of any word. */
+	if (!read_word((uintptr_t)&known, &word))
+		return 0;
+	return pg_holds_reap(pg_rt.holds, read_word);
+}
+
+/* So many calls at a time are more than most programs make. */
+static pg_atomic32 reap_from = 256;
+
 /* More than a signal's frame: it may come while the call blocks. */
 #define FRAME ((uintptr_t)16 << 10)
 
@@ -635,10 +671,17 @@ void pg_hook_hold(struct pg_hold *h)
 	struct pgmap_mm *mm;
 
 	/* Should the stack be managed: what we use of it ourselves. */
-	pg_hold_add(h, sp, (uintptr_t)(h + 1) - sp);
+	pg_hold_add_own(h, sp, (uintptr_t)(h + 1) - sp);
 
-	while (!pg_hold_take(pg_rt.holds, h, pg_hook_thread()))
+	while (!pg_hold_take(pg_rt.holds, h, pg_hook_thread())) {
+		pg_hook_reap();
 		pg_yield();
+	}
+	/* K may not run, or be late; and the longer the table, the slower is
+	 * whoever looks for what is held. */
+	if (h->slot >= pg_load(&reap_from, relaxed) &&
+	    pg_hook_reap() < h->slot / 2)
+		pg_store(&reap_from, 2 * h->slot, relaxed);
 	mm = pg_load(&pg_rt.mm, acquire);
 	while (mm && pg_hold_missing(mm, h)) {
 		uint64_t mask = pg_signals_block();
@@ -704,6 +747,8 @@ static void keep_area(const struct pg_call *c)
 }
 
 #define KVM_SET_USER_MEMORY_REGION 0x4020ae46u
+#define KVM_SET_USER_MEMORY_REGION2 0x40a0ae49u
+#define VHOST_SET_MEM_TABLE 0x4008af03u
 #define USBDEVFS_SUBMITURB 0x8038550au
 #define PR_USER_DISPATCH 59
 
@@ -717,6 +762,8 @@ static int hook_special(struct pg_call *c)
 		if ((uint32_t)c->arg[1] == UFFDIO_REGISTER)
 			return hook_call(c);
 		if ((uint32_t)c->arg[1] == KVM_SET_USER_MEMORY_REGION ||
+		    (uint32_t)c->arg[1] == KVM_SET_USER_MEMORY_REGION2 ||
+		    (uint32_t)c->arg[1] == VHOST_SET_MEM_TABLE ||
 		    (uint32_t)c->arg[1] == USBDEVFS_SUBMITURB) {
 			mask = pg_signals_block();
 			stop("a device uses its memory");

@@ -78,6 +78,8 @@ void pg_hook_init(void);
 /** pg_hook_hold() - Bring what @h names to RAM and keep it there until
  * pg_hold_drop(). Context: a thread of the program that holds no lock. */
 void pg_hook_hold(struct pg_hold *h);
+/** pg_hook_reap() - Drop what was left behind. Return: how many. */
+unsigned int pg_hook_reap(void);
 /** pg_hook_find() - Hold all that @call uses in @h[0] .. @h[@nr - 1], which are
  * filled in. Context: as above. Return: is there anything? */
 bool pg_hook_find(const struct pg_call *call, struct pg_hold *h,

@@ -4,6 +4,7 @@
  * must do what it does when they are there. The classes are those of
  * src/runtime/buffers.c.
  */
+#include <alloca.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
@@ -18,6 +19,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/msg.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/sem.h>
@@ -900,6 +902,81 @@ CASE(coroutines)
 			push_out();
 	}
 	CHECK(is_filled(p + MB, WORK - MB, 2));
+}
+
+/* ---- Calls that never come back ---- */
+
+static sigjmp_buf out;
+
+static void jump_out(int sig)
+{
+	(void)sig;
+	siglongjmp(out, 1);
+}
+
+/* More often than there are slots (core/hold.h), from frames of many sizes, so
+ * that not each covers the one before. */
+CASE(handlers_that_leave_calls_for_good)
+{
+	sigset_t block, none;
+	static char *p;
+
+	if (managed) {
+		p = filled(WORK, 1);
+		push_out();
+	}
+	CHECK(signal(SIGUSR1, jump_out) != SIG_ERR);
+	CHECK(!sigemptyset(&none) && !sigemptyset(&block));
+	CHECK(!sigaddset(&block, SIGUSR1));
+	for (volatile int i = 0; i < 20000; i++) {
+		char *frame;
+
+		CHECK(!sigprocmask(SIG_BLOCK, &block, NULL) && !raise(SIGUSR1));
+		if (sigsetjmp(out, 0))
+			continue;
+		frame = alloca((size_t)(i % 512) * 64 + 16);
+		*(volatile char *)frame = 1;
+		sigsuspend(&none);
+		CHECK(!"a handler that jumps out came back");
+	}
+	CHECK(!p || is_filled(p, WORK, 1));
+}
+
+/* What a call reads through is looked at before the kernel does. */
+CASE(protected_memory_is_not_read)
+{
+	char *p = filled(WORK, 1);
+	int null = open("/dev/null", O_WRONLY);
+
+	CHECK(null >= 0 && !mprotect(p + MB, MB, PROT_NONE));
+	push_out();
+	for (size_t at = MB; at < 2 * MB; at += MB / 4) {
+		CHECK(writev(null, (struct iovec *)(void *)(p + at), 1) < 0);
+		CHECK(errno == EFAULT);
+		CHECK(sendmsg(null, (struct msghdr *)(void *)(p + at), 0) < 0);
+		CHECK(ioctl(null, TIOCGWINSZ, p + at) < 0);
+		CHECK(prctl(PR_SET_NAME, p + at) < 0 && errno == EFAULT);
+	}
+	CHECK(!mprotect(p + MB, MB, PROT_READ));
+	CHECK(is_filled(p, WORK, 1));
+}
+
+CASE(lazily_freed_memory_and_files)
+{
+	char *p = filled(WORK, 1), *file;
+	char name[] = "/tmp/pgmap-bXXXXXX";
+	int fd = mkstemp(name);
+
+	CHECK(fd >= 0 && !unlink(name) && !ftruncate(fd, MB));
+	file = mmap(NULL, MB, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	CHECK(file != MAP_FAILED);
+	fill(file, MB, 3);
+	CHECK(madvise(file, MB, MADV_FREE) < 0 && errno == EINVAL);
+	CHECK(is_filled(file, MB, 3));
+	CHECK(!madvise(p, MB, MADV_FREE));
+	fill(p, MB, 1);
+	push_out();
+	CHECK(is_filled(p, WORK, 1));
 }
 
 CASES_MAIN()

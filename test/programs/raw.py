@@ -19,4 +19,12 @@ with open(stat, encoding="utf-8") as f:
 tap.ok("raw makes system calls past the C library" in
        result.get("unmanaged", ""), "the summary says why it was left alone",
        result.get("unmanaged"))
+
+# What calls leave behind is found also before anything is managed.
+p = subprocess.run(pgmap_command("lz4", stat, ram=64 * MB) +
+                   [os.path.join(BIN, "buffers"),
+                    "handlers_that_leave_calls_for_good"],
+                   capture_output=True, text=True, check=False, timeout=60)
+tap.ok(p.returncode == 0, "20000 calls that never come back",
+       p.stderr[-1000:])
 tap.end()

@@ -148,6 +148,9 @@ TEST(ioctl_by_what_its_number_says)
 	find(SYS_ioctl, 3, 2l << 30 | 10000l << 16 | 'x' << 8 | 1, P(big), 0,
 	     0);
 	CHECK(has((uintptr_t)big, 10000));
+	big[24] = 100; /* FIEMAP: what lies behind the struct */
+	find(SYS_ioctl, 3, (long)0xc020660b, P(big), 0, 0);
+	CHECK(has((uintptr_t)big, 32 + 100 * 56));
 	find(SYS_ioctl, 3, 0x5421 /* a number, not a pointer */, 1, 0, 0);
 	CHECK_EQ(h.nr, 0);
 }

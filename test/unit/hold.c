@@ -149,10 +149,10 @@ TEST(ranges_that_touch_are_one_and_too_many_are_joined)
 	pg_hold_add(&h, UINTPTR_MAX - 5, 100);
 	CHECK_EQ(h.nr, 2); /* the first page is as good as any */
 	pg_hold_init(&h);
-	for (size_t i = 0; i < 3 * PG_HOLD_RANGES; i++)
+	for (size_t i = 0; i < 3 * PG_HOLD_OTHERS; i++)
 		pg_hold_add(&h, AT(i * 4), PAGE);
-	CHECK_EQ(h.nr, PG_HOLD_RANGES);
-	for (size_t i = 0; i < 3 * PG_HOLD_RANGES; i++) {
+	CHECK_EQ(h.nr, PG_HOLD_OTHERS);
+	for (size_t i = 0; i < 3 * PG_HOLD_OTHERS; i++) {
 		bool in = false;
 
 		for (uint32_t k = 0; k < h.nr; k++)
@@ -165,6 +165,20 @@ TEST(ranges_that_touch_are_one_and_too_many_are_joined)
 	pg_hold_init(&h);
 	pg_hold_add(&h, AT(1), SIZE_MAX);
 	CHECK_EQ(h.range[0].end, (uintptr_t)1 << 47);
+}
+
+TEST(the_stack_is_held_and_not_what_lies_before_it)
+{
+	struct pg_hold h;
+	size_t pages = 0;
+
+	pg_hold_init(&h);
+	for (size_t i = 0; i < PG_HOLD_OTHERS; i++)
+		pg_hold_add(&h, AT(i * 4), PAGE);
+	pg_hold_add_own(&h, AT(100000), 5 * PAGE);
+	for (uint32_t k = 0; k < h.nr; k++)
+		pages += (h.range[k].end - h.range[k].start) / PAGE;
+	CHECK_EQ(pages, PG_HOLD_OTHERS + 5);
 }
 
 static bool read_frame(uintptr_t va, uint64_t *word)
