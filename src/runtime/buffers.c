@@ -469,16 +469,19 @@ static void find_strings(const struct finder *f, uintptr_t p)
 
 static void find_vector(const struct finder *f, uintptr_t p, size_t nr)
 {
-	struct iovec v;
+	struct iovec v[16];
+	size_t n;
 
 	if (nr > IOV_MAX)
 		return; /* the kernel refuses it */
-	add(f, p, nr * sizeof(v));
+	add(f, p, nr * sizeof(*v));
 	for (size_t i = 0; i < nr && !pg_mutant("vectors_are_not_looked_into");
-	     i++) {
-		if (!read_user(f, &v, p + i * sizeof(v), sizeof(v)))
+	     i += n) {
+		n = nr - i < 16 ? nr - i : 16;
+		if (!read_user(f, v, p + i * sizeof(*v), n * sizeof(*v)))
 			return;
-		add(f, (uintptr_t)v.iov_base, v.iov_len);
+		for (size_t k = 0; k < n; k++)
+			add(f, (uintptr_t)v[k].iov_base, v[k].iov_len);
 	}
 }
 

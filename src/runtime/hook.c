@@ -477,11 +477,7 @@ static void keep_stack(struct pgmap_mm *mm, uintptr_t sp)
 	uintptr_t start = page_down(sp) - STACK_BELOW;
 	uintptr_t end = page_up(sp) + STACK_ABOVE;
 
-	/* What lies apart may end just below: look where our frames end. */
-	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE &&
-	    (!pg_rt.holds ||
-	     pg_pte_state(pg_pte_read(&mm->pt, sp - STACK_BELOW / 2)) ==
-		     PG_PTE_HOLE))
+	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE)
 		return;
 	if (pg_rt.holds) {
 		struct pg_hold h;
