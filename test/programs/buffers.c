@@ -937,7 +937,7 @@ CASE(handlers_that_leave_calls_for_good)
 		frame = alloca((size_t)(i % 512) * 64 + 16);
 		*(volatile char *)frame = 1;
 		sigsuspend(&none);
-		CHECK(!"a handler that jumps out came back");
+		CHECK(i < 0); /* the handler jumps out */
 	}
 	CHECK(!p || is_filled(p, WORK, 1));
 }
