@@ -1065,18 +1065,37 @@ int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 
 /* ---- Device to device ---- */
 
+/* The first page of the block at @va, from page @i on, whose entry names a
+ * folio of several pages. A page is surely one of a folio only as long as an
+ * entry names it: look under the lock. */
+static size_t find_large(struct pgmap_mm *mm, uintptr_t va, size_t i)
+{
+	bool locked = !pg_mutant("large_folios_are_looked_for_unlocked");
+
+	if (locked)
+		pg_pt_lock(&mm->pt, va);
+	for (; i < pg_block_pages(mm); i++) {
+		pg_pte_t e = pg_pte_read(&mm->pt, page(va, i));
+
+		if (pg_pte_state(e) == PG_PTE_DEVICE &&
+		    pgmap_folio_order(
+			    pg_map_head(mm->dev->map, pg_pte_value(e))))
+			break;
+	}
+	if (locked)
+		pg_pt_unlock(&mm->pt, va);
+	return i;
+}
+
 /* A folio of several pages that an entry of the block at @va names. */
 static bool large_folio(struct pgmap_mm *mm, uintptr_t va,
 			struct pgmap_folio **folio)
 {
-	for (size_t i = 0; i < pg_block_pages(mm); i++) {
-		pg_pte_t e = pg_pte_read(&mm->pt, page(va, i));
-		uint64_t pfn = pg_pte_value(e);
+	size_t nr = pg_block_pages(mm);
+	uint64_t pfn;
 
-		/* A hint: the entry may change as we look. */
-		if (pg_pte_state(e) != PG_PTE_DEVICE ||
-		    !pgmap_folio_order(pg_map_head(mm->dev->map, pfn)) ||
-		    !pg_migrate_get_folio(mm, page(va, i), folio, &pfn))
+	for (size_t i = 0; (i = find_large(mm, va, i)) < nr; i++) {
+		if (!pg_migrate_get_folio(mm, page(va, i), folio, &pfn))
 			continue;
 		if (pgmap_folio_order(*folio))
 			return true;

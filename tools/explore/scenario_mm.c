@@ -629,3 +629,24 @@ X_SCENARIO(a_call_and_the_adoption_of_what_it_uses,
 		   "leaves",
 	   .nr = 2, .setup = page_to_adopt,
 	   .body = {write_by_a_call, adopt_and_evict}, .check = new_is_there);
+
+/* ---- Large folios ---- */
+
+/* Its only page is in a small one: there is nothing to break. */
+static void break_large(void)
+{
+	pg_read_lock(&mm.lock, LOCK_MM);
+	X_CHECK(!pg_migrate_break(&mm, mm.breaker, VA));
+	pg_read_unlock(&mm.lock, LOCK_MM);
+}
+
+static void page_on_device_and_breaker(void)
+{
+	page_on_device();
+	mm.breaker = pg_pool_get_empty(&mm.pool);
+}
+
+X_SCENARIO(R88_a_fault_and_a_look_for_large_folios,
+	   .what = "a fault of a page whose block is searched for large folios",
+	   .nr = 2, .setup = page_on_device_and_breaker,
+	   .body = {fault_once, break_large}, .check = holds_old);
