@@ -98,19 +98,16 @@ size_t pg_queue_length(struct pg_queue *q)
 	return n;
 }
 
-static bool is_present(struct pgmap_mm *mm, uintptr_t va)
-{
-	return pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_PRESENT;
-}
-
 /* Is neither page beside it there, in its block? */
 static bool is_alone(struct pgmap_mm *mm, uintptr_t va)
 {
 	uintptr_t before = va - PG_PAGE_SIZE, after = va + PG_PAGE_SIZE;
 	uintptr_t block = pg_block_of(mm, va);
 
-	return !(pg_block_of(mm, before) == block && is_present(mm, before)) &&
-	       !(pg_block_of(mm, after) == block && is_present(mm, after));
+	return !(pg_block_of(mm, before) == block &&
+		 pg_pte_is(&mm->pt, before, PG_PTE_PRESENT)) &&
+	       !(pg_block_of(mm, after) == block &&
+		 pg_pte_is(&mm->pt, after, PG_PTE_PRESENT));
 }
 
 static bool is_young(const struct pg_queue *q, uint8_t mark)
@@ -183,7 +180,8 @@ static void count_left(struct pgmap_mm *mm, size_t nr)
 static bool has_present(struct pgmap_mm *mm, uintptr_t block)
 {
 	for (size_t i = 0; i < pg_block_pages(mm); i++)
-		if (is_present(mm, block + i * PG_PAGE_SIZE))
+		if (pg_pte_is(&mm->pt, block + i * PG_PAGE_SIZE,
+			      PG_PTE_PRESENT))
 			return true;
 	return false;
 }

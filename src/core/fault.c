@@ -291,12 +291,6 @@ static void load_ahead(struct pgmap_mm *mm, uintptr_t va)
 	pgmap_folio_put(folio);
 }
 
-static bool is_away(struct pgmap_mm *mm, uint64_t page)
-{
-	return pg_pte_state(pg_pte_read(&mm->pt, page << PG_PAGE_SHIFT)) ==
-	       PG_PTE_DEVICE;
-}
-
 /* Load a block of what @s asked for. Holds LOCK_MM. False: that was all. */
 static bool stream_ahead(struct pgmap_mm *mm, struct pg_stream *s)
 {
@@ -305,7 +299,9 @@ static bool stream_ahead(struct pgmap_mm *mm, struct pg_stream *s)
 	uint64_t start = asked >> 12, end = start + (asked & 4095), page;
 
 	if (pg_load(&s->down, relaxed)) {
-		while (start < end && !is_away(mm, end - 1))
+		while (start < end &&
+		       !pg_pte_is(&mm->pt, (end - 1) << PG_PAGE_SHIFT,
+				  PG_PTE_DEVICE))
 			end--;
 		page = end - 1;
 		if (start < end) {
@@ -313,7 +309,9 @@ static bool stream_ahead(struct pgmap_mm *mm, struct pg_stream *s)
 			end = page / block * block;
 		}
 	} else {
-		while (start < end && !is_away(mm, start))
+		while (start < end &&
+		       !pg_pte_is(&mm->pt, start << PG_PAGE_SHIFT,
+				  PG_PTE_DEVICE))
 			start++;
 		if (start < end)
 			load_ahead(mm, start << PG_PAGE_SHIFT);
@@ -434,7 +432,7 @@ static enum pg_fault_result fault_unmanaged(struct pgmap_mm *mm, uintptr_t va)
 {
 	size_t done;
 
-	pg_bug_on(pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_DEVICE);
+	pg_bug_on(pg_pte_is(&mm->pt, va, PG_PTE_DEVICE));
 	pg_mmu_zero(mm->mmu, va, 1, &done);
 	pg_mmu_wake(mm->mmu, va, 1);
 	return PG_FAULT_DONE;

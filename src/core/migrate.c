@@ -962,11 +962,6 @@ static int in_finalize(struct in *n)
 	return ret;
 }
 
-static bool is_away(struct pgmap_mm *mm, uintptr_t va)
-{
-	return pg_pte_state(pg_pte_read(&mm->pt, va)) == PG_PTE_DEVICE;
-}
-
 /* One page, or from the first to the last that is away in its block. */
 static void in_range(struct in *n, uintptr_t va, bool whole)
 {
@@ -979,9 +974,10 @@ static void in_range(struct in *n, uintptr_t va, bool whole)
 		lo = va;
 		hi = end;
 	}
-	while (lo < va && !is_away(mm, lo))
+	while (lo < va && !pg_pte_is(&mm->pt, lo, PG_PTE_DEVICE))
 		lo += PG_PAGE_SIZE;
-	while (hi > end && !is_away(mm, hi - PG_PAGE_SIZE))
+	while (hi > end &&
+	       !pg_pte_is(&mm->pt, hi - PG_PAGE_SIZE, PG_PTE_DEVICE))
 		hi -= PG_PAGE_SIZE;
 	n->va = lo;
 	n->nr = (hi - lo) / PG_PAGE_SIZE;

@@ -95,6 +95,12 @@ void pg_pt_unlock(struct pg_pt *pt, uintptr_t va);
 pg_atomic64 *pg_pte_at(struct pg_pt *pt, uintptr_t va);
 /** pg_pte_read() - The entry of @va as of now; a hole without a leaf. */
 pg_pte_t pg_pte_read(struct pg_pt *pt, uintptr_t va);
+/** pg_pte_is() - Is the entry of @va in that state now? */
+static inline bool pg_pte_is(struct pg_pt *pt, uintptr_t va,
+			     enum pg_pte_state state)
+{
+	return pg_pte_state(pg_pte_read(pt, va)) == state;
+}
 /** pg_pte_write() - Change an entry. Holds LOCK_PT. */
 void pg_pte_write(struct pg_pt *pt, uintptr_t va, pg_pte_t e);
 /** pg_pt_used() - Entries of the region of @va that are no holes. Holds
