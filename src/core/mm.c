@@ -808,6 +808,8 @@ static int run(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
 static void run_drop(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
 		     struct job *j)
 {
+	if (!mm->nr_vma)
+		return;
 	if (mm->dev->ops.flags & PGMAP_DEV_DESCRIPTORS)
 		run(mm, fn, j);
 	else

@@ -414,7 +414,7 @@ static void start_host(void)
 				refuse_unseen_calls(mm);
 			if (pg_load(&pg_rt.zerocopy, acquire))
 				pg_pool_no_recycle(&mm->pool);
-			pg_store(&pg_rt.mm, mm, release);
+			pg_store(&pg_rt.mm, mm, seq_cst);
 			pg_log(PG_LOG_INFO,
 			       "process %d: device %s is open; its memory is "
 			       "watched%s",
@@ -594,6 +594,10 @@ static void take_share(struct pgmap_mm *mm)
 /* From now on memory is managed. On K. False: somebody changes mappings. */
 static bool arm(struct pgmap_mm *mm)
 {
+	/* Partner: change_begin() of the hooks. Who does not see the instance
+	 * changes mappings without its lock, and is seen here. */
+	if (!pg_load(&pg_rt.mm, seq_cst) || pg_load(&pg_rt.changing, seq_cst))
+		return false;
 	pg_store(&pg_rt.looked, 1, seq_cst);
 	if (!scan(mm))
 		return false;

@@ -38,7 +38,9 @@ static void in_child(struct pgmap_mm *mm)
 		pg_holds_forked(pg_rt.holds, pg_hook_thread());
 	memset(&pg_rt.lock, 0, sizeof(pg_rt.lock));
 	memset(&pg_rt.ranges_lock, 0, sizeof(pg_rt.ranges_lock));
-	pg_store(&pg_rt.coming, 0, relaxed); /* of threads that are not here */
+	/* Of threads that are not here. */
+	pg_store(&pg_rt.coming, 0, relaxed);
+	pg_store(&pg_rt.changing, 0, relaxed);
 	pg_rt.count_from = pg_now_ns() + CHILD_GRACE_NS;
 	if (!mm)
 		return;

@@ -62,6 +62,43 @@ static struct pgmap_mm *armed(void)
 					      : NULL;
 }
 
+/*
+ * A call is about to change what is mapped. Return: the instance, with LOCK_MM
+ * held for writing, also before memory is managed: K may be looking at what is
+ * mapped, to manage it. NULL: there is none yet, and arm() waits for us.
+ */
+static struct pgmap_mm *change_begin(void)
+{
+	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+
+	if (!mm) {
+		/* Partner: arm(). */
+		pg_fetch_add(&pg_rt.changing, 1, seq_cst);
+		mm = pg_load(&pg_rt.mm, seq_cst);
+		if (!mm)
+			return NULL;
+		pg_fetch_sub(&pg_rt.changing, 1, seq_cst);
+	}
+	pgmap_mm_change_begin(mm);
+	return mm;
+}
+
+static void change_end(struct pgmap_mm *mm)
+{
+	if (mm)
+		pgmap_mm_change_end(mm);
+	else
+		pg_fetch_sub(&pg_rt.changing, 1, seq_cst);
+}
+
+/* Holds LOCK_MM for writing, if there is an instance. */
+static void unmapped(struct pgmap_mm *mm, uintptr_t start, size_t len)
+{
+	if (mm)
+		pgmap_mm_unmap(mm, (void *)start, len);
+	pg_ranges_unmapped(start, start + len);
+}
+
 struct span {
 	uintptr_t start, end;
 };
@@ -108,60 +145,41 @@ static void hook_mmap(struct pg_call *c)
 {
 	size_t len = page_up((size_t)c->arg[1]);
 	long flags = c->arg[3];
-	bool fixed = flags & MAP_FIXED;
 	size_t coming = worth(flags, len) ? len : 0;
-	struct pgmap_mm *mm;
+	/* A small one takes no place that we know of. */
+	bool changes = flags & MAP_FIXED || coming;
+	struct pgmap_mm *mm = NULL;
+	bool managed = false;
 
 	pg_adopt_begin(coming);
-	mm = armed();
-	if (!mm || (!fixed && !coming)) {
-		c->ret = make(c);
-		if (!pg_sys_failed(c->ret)) {
-			if (fixed)
-				pg_ranges_unmapped((uintptr_t)c->ret,
-						   (uintptr_t)c->ret + len);
-			keep_apart(flags, (uintptr_t)c->ret,
-				   (uintptr_t)c->ret + len);
-		}
-		pg_adopt_end(coming, mm);
-		return;
-	}
-	pgmap_mm_change_begin(mm);
+	if (changes)
+		mm = change_begin();
 	c->ret = make(c);
 	if (!pg_sys_failed(c->ret)) {
 		uintptr_t start = (uintptr_t)c->ret;
 
 		/* A mapping that was replaced, or that went by a way we did
 		 * not see: what we know of it is void. */
-		pgmap_mm_unmap(mm, (void *)start, len);
-		pg_ranges_unmapped(start, start + len);
+		if (changes)
+			unmapped(mm, start, len);
 		keep_apart(flags, start, start + len);
-		if (coming)
+		managed = mm && armed();
+		if (coming && managed)
 			adopt(mm, start, start + len);
 	}
-	pgmap_mm_change_end(mm);
-	pg_adopt_end(coming, mm);
+	if (changes)
+		change_end(mm);
+	pg_adopt_end(coming, managed);
 }
 
 static void hook_munmap(struct pg_call *c)
 {
-	uintptr_t start = (uintptr_t)c->arg[0];
-	size_t len = page_up((size_t)c->arg[1]);
-	struct pgmap_mm *mm = armed();
+	struct pgmap_mm *mm = change_begin();
 
-	if (!mm) {
-		c->ret = make(c);
-		if (!c->ret)
-			pg_ranges_unmapped(start, start + len);
-		return;
-	}
-	pgmap_mm_change_begin(mm);
 	c->ret = make(c);
-	if (!c->ret) {
-		pgmap_mm_unmap(mm, (void *)start, len);
-		pg_ranges_unmapped(start, start + len);
-	}
-	pgmap_mm_change_end(mm);
+	if (!c->ret)
+		unmapped(mm, (uintptr_t)c->arg[0], page_up((size_t)c->arg[1]));
+	change_end(mm);
 }
 
 /* What was said of the old addresses, or of others that lay where the mapping
@@ -193,20 +211,12 @@ static void hook_mremap(struct pg_call *c)
 	bool stays = c->arg[3] & MREMAP_DONTUNMAP;
 	size_t coming = new_len > old_len ? new_len - old_len : 0;
 	struct pgmap_mm *mm;
-	bool ours;
+	bool ours, managed;
 
 	pg_adopt_begin(coming);
-	mm = armed();
-	if (!mm) {
-		c->ret = make(c);
-		if (!pg_sys_failed(c->ret))
-			forget_moved(old, old_len, (uintptr_t)c->ret, new_len,
-				     stays);
-		pg_adopt_end(coming, mm);
-		return;
-	}
-	pgmap_mm_change_begin(mm);
-	ours = pg_mm_find(mm, old);
+	mm = change_begin();
+	managed = mm && armed();
+	ours = mm && pg_mm_find(mm, old);
 	c->ret = ours ? pgmap_mm_remap_begin(mm, (void *)old, old_len) : 0;
 	if (!c->ret)
 		c->ret = make(c);
@@ -216,16 +226,16 @@ static void hook_mremap(struct pg_call *c)
 		if (ours)
 			pgmap_mm_remap(mm, (void *)old, old_len, (void *)to,
 				       new_len);
-		else if (to != old)
+		else if (mm && to != old)
 			pgmap_mm_unmap(mm, (void *)to, new_len);
-		else if (new_len < old_len)
+		else if (mm && new_len < old_len)
 			pgmap_mm_unmap(mm, (void *)(old + new_len),
 				       old_len - new_len);
-		if (to != old && !stays)
+		if (mm && to != old && !stays)
 			pgmap_mm_unmap(mm, (void *)old, old_len);
 	}
-	pgmap_mm_change_end(mm);
-	pg_adopt_end(coming, mm);
+	change_end(mm);
+	pg_adopt_end(coming, managed);
 }
 
 /* LOCK_MM before rt.lock, as in fork. */
@@ -234,33 +244,28 @@ static void hook_brk(struct pg_call *c)
 	uintptr_t want = (uintptr_t)c->arg[0], old, now;
 	struct pgmap_mm *mm;
 	size_t coming;
+	bool managed;
 
 	old = pg_rt.brk;
 	coming = want > old && old ? want - old : 0;
 	pg_adopt_begin(coming);
-	mm = armed();
-	if (!mm) {
-		c->ret = make(c);
-		pg_rt.brk = (uintptr_t)c->ret;
-		pg_adopt_end(coming, mm);
-		return;
-	}
-	pgmap_mm_change_begin(mm);
+	mm = change_begin();
+	managed = mm && armed();
 	old = page_up(pg_rt.brk);
 	c->ret = make(c);
 	pg_rt.brk = (uintptr_t)c->ret;
 	now = page_up(pg_rt.brk);
-	if (now < old)
+	if (mm && now < old)
 		pgmap_mm_unmap(mm, (void *)now, old - now);
 	/* The heap grows in small steps: take it from its managed end on. */
-	if (now > old) {
+	if (managed && now > old) {
 		const struct pg_vma *v = pg_mm_find(mm, old - PG_PAGE_SIZE);
 
 		if (v || now - old >= PG_ADOPT_MIN)
 			adopt(mm, v ? v->start : old, now);
 	}
-	pgmap_mm_change_end(mm);
-	pg_adopt_end(coming, mm);
+	change_end(mm);
+	pg_adopt_end(coming, managed);
 }
 
 static bool all_managed(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
@@ -280,7 +285,7 @@ static void hook_madvise(struct pg_call *c)
 	uintptr_t start = (uintptr_t)c->arg[0];
 	size_t len = page_up((size_t)c->arg[1]);
 	struct pg_call made = *c;
-	struct pgmap_mm *mm = armed();
+	struct pgmap_mm *mm;
 
 	/* A page that the kernel takes later, when it likes, would be missed
 	 * by the first system call that uses it. Of a file it takes none. */
@@ -305,22 +310,19 @@ static void hook_madvise(struct pg_call *c)
 	case MADV_GUARD_INSTALL:
 		break;
 	default:
-		mm = NULL;
-	}
-	if (!mm) {
 		c->ret = make(&made);
 		return;
 	}
-	pgmap_mm_change_begin(mm);
+	mm = change_begin();
 	/* After MADV_FREE contents are undefined until written again: zeros
 	 * will do, and free the memory at once. */
-	if (c->arg[2] == MADV_FREE && all_managed(mm, start, start + len))
+	if (mm && c->arg[2] == MADV_FREE && all_managed(mm, start, start + len))
 		made.arg[2] = MADV_DONTNEED;
 	c->ret = make(&made);
 	/* ENOMEM: part of it is not mapped; the rest was dropped. */
-	if (made.arg[2] != MADV_FREE && (!c->ret || c->ret == -ENOMEM))
+	if (mm && made.arg[2] != MADV_FREE && (!c->ret || c->ret == -ENOMEM))
 		pgmap_mm_remove(mm, (void *)start, len);
-	pgmap_mm_change_end(mm);
+	change_end(mm);
 }
 
 static void hook_mlock(const struct pg_call *c)

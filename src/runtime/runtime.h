@@ -47,6 +47,8 @@ struct pg_runtime {
 	 * when last asked, and what was mapped since; relaxed. */
 	pg_atomic64 reach;
 	pg_atomic64 coming;   /* of it, in calls that have not ended; seq_cst */
+	pg_atomic32 changing; /* calls that change mappings and hold no LOCK_MM,
+			       * for there is no mm; seq_cst, see arm() */
 	pg_atomic32 zerocopy; /* pages may sit in a socket; release */
 	/* Where the faults of system calls are not served: who holds what.
 	 * NULL where they are. Set once, before there is another thread. */

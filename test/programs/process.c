@@ -150,6 +150,64 @@ CASE(coroutines_on_managed_stacks)
 			swapcontext(&home, &co[n]);
 }
 
+static char *map_at(char *at, size_t len)
+{
+	char *p = mmap(at, len, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(p != MAP_FAILED);
+	return p;
+}
+
+/* Is the lowest mapping watched by a userfaultfd? */
+static bool lowest_is_watched(int smaps)
+{
+	char text[4096], *flags, *end;
+	ssize_t n = pread(smaps, text, sizeof(text) - 1, 0);
+
+	text[n > 0 ? n : 0] = '\0';
+	flags = strstr(text, "VmFlags:");
+	end = flags ? strchr(flags, '\n') : NULL;
+	if (!end)
+		return false;
+	*end = '\0';
+	return strstr(flags, " um");
+}
+
+/*
+ * When most of the budget is in RAM all that is mapped is looked at, the lowest
+ * first, and is managed from then on. Unmap the lowest when it has been looked
+ * at, and the rest, of which there is much, has not: what is mapped there next,
+ * too small to be managed, must not be taken for it and leave.
+ */
+CASE(munmap_while_memory_is_first_looked_at)
+{
+	const size_t len = 256 << 10, part = 32 << 10, most = 12 * MB;
+	size_t used = 9 * MB;
+	char *low = (char *)0x10000000, *p = map_at(NULL, most);
+	int smaps = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+
+	CHECK(smaps >= 0);
+	for (int i = 0; i < 8000; i++)
+		CHECK(mmap(NULL, part, i & 2 ? PROT_READ : PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+	CHECK(map_at(low, len) == low);
+	memset(low, 1, len);
+	memset(p, 1, used);
+	while (managed && used < most && !lowest_is_watched(smaps)) {
+		p[used] = 1;
+		used += PAGE;
+	}
+	CHECK(!munmap(low, len));
+	for (size_t i = 0; i < len; i += part) {
+		CHECK(map_at(low + i, part) == low + i);
+		memset(low + i, 2, part);
+	}
+	push_out();
+	for (size_t i = 0; i < len; i++)
+		CHECK(low[i] == 2);
+}
+
 CASE(few_descriptors_allowed)
 {
 	struct rlimit limit = {16, 16};
