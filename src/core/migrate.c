@@ -17,8 +17,8 @@
  * few to find out whether that is so again. */
 #define SAME_ENOUGH 64u
 #define PROBE_EVERY 16u
-/* They take room on the device: for a quarter of the budget only, or three,
- * where nearly all of them are of use. */
+/* They take room on the device: for a quarter of the budget only, or for all of
+ * it, where nearly all of them are of use. */
 #define SAME_NEARLY_ALL 230u
 
 /* A set of pages of one block or folio. */
@@ -1018,7 +1018,7 @@ static bool keeps_copies(const struct pgmap_mm *mm, uint64_t token)
 	uint32_t same = pg_load(&mm->same, relaxed);
 
 	if (same >= SAME_NEARLY_ALL)
-		most *= 3;
+		most *= 4;
 	return !pg_load(&mm->short_of_space, relaxed) &&
 	       pg_load(&mm->copies, relaxed) < most &&
 	       (pg_mutant("copies_are_always_kept") || same >= SAME_ENOUGH ||
