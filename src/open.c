@@ -33,10 +33,23 @@
 #define WAKE_NS 50000u
 /* Ticks between two tries of K to evict when nothing can leave. */
 #define MOST_REST 63u
+/* Faults that F serves at one time for the threads that got the signal. */
+#define NR_REQUESTS 16u
 /* Slots asked of a device: this many times the RAM of the machine. */
 #define SLOTS_PER_PAGE_OF_RAM 16u
 
 enum state { STARTING, RUNNING, FAILED, STOPPING };
+
+/* struct request - A fault that is handed to F. */
+struct request {
+	_Alignas(64) pg_atomic32 state; /* enum request_state; futex */
+	struct pg_uffd_event ev;
+	enum pg_fault_result result;
+};
+
+/* CLAIMED by who asks, which fills it in and says ASKED (release); F says
+ * ANSWERED (release); who asked says FREE (release). */
+enum request_state { FREE, CLAIMED, ASKED, ANSWERED };
 
 struct host {
 	struct pgmap_mm mm; /* first: the one is the other */
@@ -62,6 +75,11 @@ struct host {
 	pg_atomic32 kick;   /* bumped to wake K; futex */
 	pg_atomic32 wake;   /* 1: wake all parked faults; seq_cst */
 	pg_atomic32 paused; /* 1: K is at rest until it is 0; futex */
+	pg_atomic32 requests; /* bumped to wake F where faults are signals */
+	struct request request[NR_REQUESTS];
+	int fds[PG_UFFD_FDS]; /* of the MMU, in both tables */
+	unsigned int nr_fds;
+	int inherited; /* a fork child's: could it open its own? */
 	long euid;	    /* F's; set once */
 	struct pg_place place;
 };
@@ -87,10 +105,32 @@ static void change_end(struct pgmap_mm *mm)
 
 /* ---- F ---- */
 
+/* Is there something that K should do now? */
+static void kick_if_needed(struct host *h)
+{
+	if ((pg_load(&h->mm.asked, relaxed) ||
+	     pg_load(&h->mm.nr_breaks, relaxed) !=
+		     pg_load(&h->mm.nr_broken, relaxed) ||
+	     (pg_load(&h->mm.pool.room, relaxed) <
+		      pg_load(&h->mm.pool.keep, relaxed) / 4 &&
+	      pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
+		      pg_load(&h->mm.budget, relaxed))) &&
+	    !pg_load(&h->paused, relaxed))
+		kick(h);
+}
+
+static void count_fault(struct host *h, uint64_t start)
+{
+	uint64_t ns = pg_now_ns() - start;
+
+	pg_count(&h->mm.stat, faults, 1);
+	pg_count(&h->mm.stat, fault_ns, ns);
+	pg_count(&h->mm.stat, fault_hist[pgmap_hist_bucket(ns)], 1);
+}
+
 static void serve(struct host *h, const struct pg_uffd_event *ev)
 {
-	struct pg_stat *st = &h->mm.stat;
-	uint64_t start = pg_now_ns(), ns;
+	uint64_t start = pg_now_ns();
 
 	switch (pg_fault(&h->mm, ev->va, ev->flags)) {
 	case PG_FAULT_PARKED:
@@ -102,23 +142,12 @@ static void serve(struct host *h, const struct pg_uffd_event *ev)
 		pg_wait(&h->kick, pg_load(&h->kick, relaxed), TICK_NS);
 		pg_mmu_wake(h->mmu, ev->va, 1);
 		return;
-	case PG_FAULT_DONE:
+	default:
 		break;
 	}
-	ns = pg_now_ns() - start;
-	pg_count(st, faults, 1);
-	pg_count(st, fault_ns, ns);
-	pg_count(st, fault_hist[pgmap_hist_bucket(ns)], 1);
+	count_fault(h, start);
 	pg_place_served(&h->place, ev->tid);
-	if ((pg_load(&h->mm.asked, relaxed) ||
-	     pg_load(&h->mm.nr_breaks, relaxed) !=
-		     pg_load(&h->mm.nr_broken, relaxed) ||
-	     (pg_load(&h->mm.pool.room, relaxed) <
-		      pg_load(&h->mm.pool.keep, relaxed) / 4 &&
-	      pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
-		      pg_load(&h->mm.budget, relaxed))) &&
-	    !pg_load(&h->paused, relaxed))
-		kick(h);
+	kick_if_needed(h);
 }
 
 static void serve_faults(struct host *h)
@@ -140,6 +169,94 @@ static void serve_faults(struct host *h)
 	}
 }
 
+/* ---- Faults that are signals ---- */
+
+static void serve_request(struct host *h, struct request *r)
+{
+	if (pg_load(&r->state, acquire) != ASKED)
+		return;
+	r->result = pg_fault(&h->mm, r->ev.va, r->ev.flags);
+	follow(h, r->ev.tid);
+	pg_store(&r->state, ANSWERED, release);
+	pg_wake(&r->state);
+}
+
+static void serve_requests(struct host *h)
+{
+	while (pg_load(&h->state, acquire) == RUNNING) {
+		uint32_t seen = pg_load(&h->requests, acquire);
+
+		for (size_t i = 0; i < NR_REQUESTS; i++)
+			serve_request(h, &h->request[i]);
+		pg_wait(&h->requests, seen, 0);
+	}
+}
+
+static struct request *claim_request(struct host *h, uint32_t tid)
+{
+	for (uint32_t i = tid;; i++) {
+		struct request *r = &h->request[i % NR_REQUESTS];
+		uint32_t free = FREE;
+
+		if (!pg_load(&r->state, relaxed) &&
+		    pg_cas(&r->state, &free, CLAIMED, acquire))
+			return r;
+		if (i - tid >= NR_REQUESTS)
+			pg_yield();
+	}
+}
+
+/* Let F do it. */
+static enum pg_fault_result hand_over(struct host *h, uintptr_t va,
+				      uint32_t flags)
+{
+	uint32_t tid = (uint32_t)pg_sys(gettid);
+	enum pg_fault_result result;
+
+	do {
+		struct request *r = claim_request(h, tid);
+
+		r->ev = (struct pg_uffd_event){
+			.va = va, .flags = flags, .tid = (int32_t)tid};
+		pg_store(&r->state, ASKED, release);
+		pg_fetch_add(&h->requests, 1, release);
+		pg_wake(&h->requests);
+		while (pg_load(&r->state, acquire) == ASKED)
+			pg_wait(&r->state, ASKED, 0);
+		result = r->result;
+		pg_store(&r->state, FREE, release);
+		if (result == PG_FAULT_PARKED)
+			pg_wait(&h->mm.nobody, 0, WAKE_NS);
+	} while (result == PG_FAULT_PARKED);
+	return result;
+}
+
+enum pg_fault_result pg_host_fault(struct pgmap_mm *mm, uintptr_t va,
+				   uint32_t flags)
+{
+	struct host *h = host_of(mm);
+	uint64_t start = pg_now_ns();
+	enum pg_fault_result result;
+
+	for (;;) {
+		result = h->dev->ops.flags & PGMAP_DEV_DESCRIPTORS
+				 ? hand_over(h, va, flags)
+				 : pg_fault_here(mm, va, flags);
+		if (result != PG_FAULT_OOM)
+			break;
+		/* Our table may have lost a descriptor, F's has not. */
+		result = hand_over(h, va, flags);
+		if (result != PG_FAULT_OOM)
+			break;
+		pg_log(PG_LOG_WARN, "no memory for a page at %p: waiting",
+		       (void *)va);
+		pg_wait(&h->mm.nobody, 0, TICK_NS);
+	}
+	count_fault(h, start);
+	kick_if_needed(h);
+	return result;
+}
+
 /* ---- K ---- */
 
 static void wake_all(struct host *h)
@@ -158,7 +275,7 @@ static void wake_all(struct host *h)
 	pg_read_unlock(&h->mm.lock, LOCK_MM);
 }
 
-static void serve_request(struct host *h)
+static void serve_ask(struct host *h)
 {
 	if (!pg_load(&h->asked, acquire))
 		return;
@@ -184,7 +301,7 @@ static void evict_body(void *arg)
 		size_t moved;
 		bool ahead;
 
-		serve_request(h);
+		serve_ask(h);
 		wake_all(h);
 		moved = resting ? 0 : pg_evict_ahead(&h->mm);
 		/* What comes must not keep what should go from leaving. */
@@ -268,12 +385,19 @@ static int open_device(const char *device, struct pgmap_device **dev,
 	return ret;
 }
 
-static int start(struct host *h)
+static int open_mmu(struct host *h)
 {
 	/* Only the runtime sees a fork. */
 	struct pg_uffd_config config = {.nofork = !h->hooks.started,
-					.user = h->hooks.holds};
-	int ret = pg_uffd_create(&config, &h->mmu, h->error, h->error_len);
+					.user = h->hooks.holds,
+					.signal = h->hooks.signal};
+
+	return pg_uffd_create(&config, &h->mmu, h->error, h->error_len);
+}
+
+static int start(struct host *h)
+{
+	int ret = h->hooks.signal ? 0 : open_mmu(h);
 
 	if (ret)
 		return ret;
@@ -297,7 +421,8 @@ static int start(struct host *h)
 err_dev:
 	pg_device_close(h->dev);
 err_mmu:
-	pg_uffd_destroy(h->mmu);
+	if (!h->hooks.signal)
+		pg_uffd_destroy(h->mmu);
 	return ret;
 }
 
@@ -316,7 +441,10 @@ static void run(struct host *h, int ret)
 	if (ret)
 		return;
 	pg_sys(prctl, PR_SET_NAME, "pgmap-fault");
-	serve_faults(h);
+	if (h->hooks.signal)
+		serve_requests(h);
+	else
+		serve_faults(h);
 }
 
 static void stop(struct host *h)
@@ -344,6 +472,15 @@ static int wait_started(struct host *h)
 	return h->status;
 }
 
+/* Start F, which shares the MMU's descriptors if they are open already. */
+static int start_f(struct host *h, void (*body)(void *))
+{
+	if (!h->hooks.signal)
+		return pg_thread_start(&h->fault, body, h, true);
+	h->nr_fds = pg_uffd_fds(h->mmu, h->fds);
+	return pg_thread_start_keeping(&h->fault, body, h, h->fds, h->nr_fds);
+}
+
 int pg_host_open(const struct pgmap_mm_config *config,
 		 const struct pg_host_hooks *hooks, struct pgmap_mm **mm,
 		 char *error, size_t error_len)
@@ -367,7 +504,10 @@ int pg_host_open(const struct pgmap_mm_config *config,
 		h->hooks = *hooks;
 	h->error = error;
 	h->error_len = error_len;
-	ret = pg_thread_start(&h->fault, fault_body, h, true);
+	ret = h->hooks.signal ? open_mmu(h) : 0;
+	if (ret)
+		goto err_free;
+	ret = start_f(h, fault_body);
 	if (ret) {
 		pg_format(error, error_len, "cannot start a thread");
 	} else {
@@ -376,11 +516,32 @@ int pg_host_open(const struct pgmap_mm_config *config,
 			pg_thread_join(&h->fault);
 	}
 	if (ret) {
-		pg_mem_unmap(h, sizeof(*h));
-		return ret;
+		if (h->hooks.signal)
+			pg_uffd_destroy(h->mmu);
+		goto err_free;
 	}
 	*mm = &h->mm;
 	return 0;
+
+err_free:
+	pg_mem_unmap(h, sizeof(*h));
+	return ret;
+}
+
+bool pg_host_owns_fd(const struct pgmap_mm *mm, unsigned int *first,
+		     unsigned int *last)
+{
+	const struct host *h = (const struct host *)mm;
+
+	for (unsigned int i = 0; i < h->nr_fds; i++) {
+		unsigned int fd = (unsigned int)h->fds[i];
+
+		if (fd < *first || fd > *last)
+			continue;
+		*first = *last = fd;
+		return true;
+	}
+	return false;
 }
 
 int pg_open_check(uint64_t ram, uint64_t folio_size, const char *ram_name,
@@ -588,7 +749,9 @@ static void child_body(void *arg)
 	int ret = pg_device_fork(h->dev, PGMAP_FORK_CHILD);
 
 	if (!ret)
-		ret = pg_uffd_inherit(h->mmu, h->error, h->error_len);
+		ret = h->hooks.signal ? h->inherited
+				      : pg_uffd_inherit(h->mmu, h->error,
+							h->error_len);
 	if (!ret)
 		ret = pg_mm_watch_again(&h->mm);
 	else if (!pg_mm_abandon(&h->mm, put_page))
@@ -615,7 +778,11 @@ int pg_host_fork_child(struct pgmap_mm *mm)
 	pg_store(&h->state, STARTING, relaxed);
 	h->error = error;
 	h->error_len = sizeof(error);
-	ret = pg_thread_start(&h->fault, child_body, h, true);
+	if (h->hooks.signal)
+		h->inherited =
+			pg_uffd_inherit(h->mmu, h->error, h->error_len);
+	memset(h->request, 0, sizeof(h->request));
+	ret = start_f(h, child_body);
 	if (!ret)
 		ret = wait_started(h);
 	if (ret)

@@ -2,7 +2,8 @@
 /*
  * open.h - an instance with its two threads, for src/runtime.
  *
- * F reads the userfaultfd and serves faults; K evicts ahead of need and does
+ * F reads the userfaultfd and serves faults, or, where they are signals, those
+ * that are handed to it; K evicts ahead of need and does
  * what others ask of it. They share a descriptor table of their own, which no
  * close() of the program reaches, so everything that uses a descriptor (the
  * MMU, a driver on a file) must run on one of them: pg_host_run().
@@ -12,6 +13,7 @@
 
 #include <pgmap/pgmap.h>
 
+#include "core/fault.h"
 #include "mmu/mmu.h"
 
 /**
@@ -19,6 +21,9 @@
  * @started: On F, when all is open; again in a fork child.
  * @holds:   NULL, or the faults of system calls cannot be served: who makes
  *           one holds its buffers there.
+ * @signal:  Faults are signals, see pg_uffd_config; the thread that gets one
+ *           calls pg_host_fault(). The MMU's descriptors are in the program's
+ *           table as well, under the same numbers.
  * @tick:    On K, at least every time as many ns have passed as the last call
  *           returned, and after each piece of work.
  */
@@ -27,6 +32,7 @@ struct pg_host_hooks {
 	uint64_t (*tick)(void *ctx, struct pgmap_mm *mm);
 	void *ctx;
 	struct pg_holds *holds;
+	bool signal;
 };
 
 /** pg_open_check() - Can a budget and a folio size be? @ram_name and
@@ -52,6 +58,22 @@ int pg_host_open(const struct pgmap_mm_config *config,
  */
 int pg_host_run(struct pgmap_mm *mm, int (*fn)(struct pgmap_mm *, void *),
 		void *arg);
+
+/**
+ * pg_host_fault() - Serve a fault on the thread that made it.
+ *
+ * What needs descriptors of a driver is done by F.
+ * Context: any thread but F and K, with all signals blocked, on a stack of
+ *          PG_HOST_STACK bytes; holds no lock. Return: DONE, LOST or FOREIGN.
+ */
+enum pg_fault_result pg_host_fault(struct pgmap_mm *mm, uintptr_t va,
+				   uint32_t flags);
+#define PG_HOST_STACK ((size_t)48 << 10)
+
+/** pg_host_owns_fd() - Is one of @first .. @last a descriptor of ours in the
+ * program's table? Then both are it, the lowest. */
+bool pg_host_owns_fd(const struct pgmap_mm *mm, unsigned int *first,
+		     unsigned int *last);
 
 /**
  * pg_host_fork_prepare() - Before the program forks: stop everything.

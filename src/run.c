@@ -97,7 +97,8 @@ struct run {
 	struct sigaction old_chld;
 	pid_t child; /* 0 once it has ended */
 	bool stopped;
-	bool hold; /* faults of system calls are not served */
+	bool hold;   /* faults of system calls are not served */
+	bool signal; /* faults are signals */
 	int status;
 	uint64_t held_checked_ns;
 	uint64_t small_checked_ns;
@@ -236,6 +237,7 @@ int pgmap_machine_get(struct pgmap_machine *machine)
 	machine->move = f.move;
 	machine->poison = f.poison;
 	machine->events = f.events;
+	machine->signal = f.signal;
 	return 0;
 }
 
@@ -267,7 +269,13 @@ static int check_machine(struct run *r)
 			    m.why[0] ? m.why : strerror(-m.userfaultfd));
 	if (r->config->fault == PGMAP_FAULT_THREAD && !m.kernel_faults)
 		return fail(r, -EPERM, "%s; or leave out --fault", m.why);
-	r->hold = r->config->fault == PGMAP_FAULT_HOLD || !m.kernel_faults;
+	if (r->config->fault == PGMAP_FAULT_SIGNAL && !m.signal)
+		return fail(r, -EOPNOTSUPP,
+			    "the userfaultfd of this kernel cannot raise "
+			    "signals: leave out --fault signal");
+	r->signal = r->config->fault == PGMAP_FAULT_SIGNAL;
+	r->hold = r->signal || r->config->fault == PGMAP_FAULT_HOLD ||
+		  !m.kernel_faults;
 	return 0;
 }
 
@@ -599,6 +607,7 @@ static int make_control(struct run *r)
 		(uint32_t)__builtin_ctzll(cf->folio_size / PGMAP_PAGE_SIZE);
 	c->log_level = cf->log_level;
 	c->hold = r->hold;
+	c->signal = r->signal;
 	pg_store(&c->supervisor, (uint32_t)getpid(), relaxed);
 	c->pid_ns = pid_ns();
 	snprintf(c->device, sizeof(c->device), "%s", cf->device);

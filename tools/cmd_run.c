@@ -79,6 +79,7 @@ static int parse_fault(const char *s, int *fault)
 		[PGMAP_FAULT_AUTO] = "auto",
 		[PGMAP_FAULT_THREAD] = "thread",
 		[PGMAP_FAULT_HOLD] = "hold",
+		[PGMAP_FAULT_SIGNAL] = "signal",
 	};
 
 	for (int i = 0; i < (int)(sizeof(names) / sizeof(*names)); i++)
@@ -87,7 +88,8 @@ static int parse_fault(const char *s, int *fault)
 			return 0;
 		}
 	fprintf(stderr,
-		"pgmap: --fault %s is not known; write auto, thread or hold\n",
+		"pgmap: --fault %s is not known; write auto, thread, hold or "
+		"signal\n",
 		s);
 	return 2;
 }
@@ -446,7 +448,12 @@ const struct cmd cmd_run = {
 		"                      thread: it comes when they touch it;\n"
 		"                      hold: before, and stays while they "
 		"last;\n"
-		"                      default: auto: as permissions allow\n"
+		"                      signal: the same, and each thread serves "
+		"its\n"
+		"                      own page faults;\n"
+		"                      default: auto: thread or hold, as "
+		"permissions\n"
+		"                      allow\n"
 		"      --summary FILE  the summary goes there, not to stderr\n"
 		"      --json FILE     the same, and all counters, as JSON;\n"
 		"                      FILE - is standard output\n"

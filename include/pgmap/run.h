@@ -26,8 +26,10 @@ extern "C" {
 enum pgmap_run_fault {
 	PGMAP_FAULT_AUTO,   /* THREAD with the permission for it, else HOLD */
 	PGMAP_FAULT_THREAD, /* their faults are served like any others */
-	PGMAP_FAULT_HOLD    /* their buffers are brought and held before; needs
+	PGMAP_FAULT_HOLD,   /* their buffers are brought and held before; needs
 			     * no permission */
+	PGMAP_FAULT_SIGNAL  /* as HOLD; the program's own faults are signals,
+			     * and each thread serves its own */
 };
 
 /**
@@ -171,6 +173,7 @@ struct pgmap_machine {
 	bool move;
 	bool poison;
 	bool events;
+	bool signal;
 	char why[256];
 };
 

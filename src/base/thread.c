@@ -42,25 +42,38 @@ struct start {
 	void *arg;
 	pg_atomic32 *tid;
 	bool own_files;
+	const int *keep; /* descriptors that stay; rising */
+	unsigned int nr_keep;
 	pg_atomic32 started; /* release: the table is empty; acquire: creator */
 };
 
 /* A sanitizer writes its reports to 0..2. */
 #define FIRST_CLOSED (USE_PTHREAD ? 3u : 0u)
 
-static void close_all(void)
+static void close_part(unsigned int first, unsigned int last)
 {
 	struct rlimit lim = {0, 0};
 	unsigned int end;
 
-	if (!pg_sys(close_range, FIRST_CLOSED, ~0u, 0))
+	if (first > last || !pg_sys(close_range, first, last, 0))
 		return;
 	/* Linux before 5.9. The limit may have been lowered below a number in
 	 * use, but never above the hard one without privilege. */
 	pg_sys(prlimit64, 0, RLIMIT_NOFILE, NULL, &lim);
 	end = lim.rlim_max < 1u << 20 ? (unsigned int)lim.rlim_max : 1u << 20;
-	for (unsigned int fd = FIRST_CLOSED; fd < end; fd++)
+	for (unsigned int fd = first; fd < end && fd <= last; fd++)
 		pg_sys(close, fd);
+}
+
+static void close_all(const struct start *s)
+{
+	unsigned int first = FIRST_CLOSED;
+
+	for (unsigned int i = 0; i < s->nr_keep; i++) {
+		close_part(first, (unsigned int)s->keep[i] - 1);
+		first = (unsigned int)s->keep[i] + 1;
+	}
+	close_part(first, ~0u);
 }
 
 /* Runs on the new thread. */
@@ -71,7 +84,7 @@ static void thread_main(struct start *s)
 	long fd;
 
 	if (s->own_files) {
-		close_all();
+		close_all(s);
 		/* A descriptor of ours called 2 would get what is meant for
 		 * stderr. */
 		fd = pg_sys(openat, -100, "/dev/null", O_RDWR);
@@ -114,13 +127,15 @@ static void *pthread_main(void *arg)
 	return NULL;
 }
 
-int pg_thread_start(struct pg_thread *t, void (*body)(void *), void *arg,
-		    bool own_files)
+static int start_thread(struct pg_thread *t, void (*body)(void *), void *arg,
+			bool own_files, const int *keep, unsigned int nr_keep)
 {
 	struct start s = {.body = body,
 			  .arg = arg,
 			  .tid = &t->tid,
-			  .own_files = own_files};
+			  .own_files = own_files,
+			  .keep = keep,
+			  .nr_keep = nr_keep};
 	uint64_t mask = block_signals(~(uint64_t)0);
 	pthread_t p;
 	int ret = pthread_create(&p, NULL, pthread_main, &s);
@@ -206,13 +221,15 @@ static long clone_to(unsigned long flags, void *stack, pg_atomic32 *tid,
 	return ret;
 }
 
-int pg_thread_start(struct pg_thread *t, void (*body)(void *), void *arg,
-		    bool own_files)
+static int start_thread(struct pg_thread *t, void (*body)(void *), void *arg,
+			bool own_files, const int *keep, unsigned int nr_keep)
 {
 	struct start s = {.body = body,
 			  .arg = arg,
 			  .tid = &t->tid,
-			  .own_files = own_files};
+			  .own_files = own_files,
+			  .keep = keep,
+			  .nr_keep = nr_keep};
 	unsigned long flags = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD |
 			      CLONE_SYSVSEM | CLONE_SETTLS |
 			      CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
@@ -272,3 +289,15 @@ void pg_thread_forget(struct pg_thread *t)
 }
 
 #endif
+
+int pg_thread_start(struct pg_thread *t, void (*body)(void *), void *arg,
+		    bool own_files)
+{
+	return start_thread(t, body, arg, own_files, NULL, 0);
+}
+
+int pg_thread_start_keeping(struct pg_thread *t, void (*body)(void *),
+			    void *arg, const int *keep, unsigned int nr)
+{
+	return start_thread(t, body, arg, true, keep, nr);
+}

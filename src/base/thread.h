@@ -41,6 +41,11 @@ struct pg_thread {
 int pg_thread_start(struct pg_thread *t, void (*body)(void *), void *arg,
 		    bool own_files);
 
+/** pg_thread_start_keeping() - As pg_thread_start() with a descriptor table of
+ * its own, in which the @nr descriptors of @keep, in rising order, stay. */
+int pg_thread_start_keeping(struct pg_thread *t, void (*body)(void *),
+			    void *arg, const int *keep, unsigned int nr);
+
 /** pg_thread_join() - Wait until it has returned, and free its stack. */
 void pg_thread_join(struct pg_thread *t);
 

@@ -12,6 +12,10 @@
 
 /* Pages that are loaded ahead of a stream at once. */
 #define MOST_AHEAD 1024u
+/* A fault that waits in its own thread lets others run so often before it
+ * sleeps; and for how long it does. */
+#define YIELDS 16u
+#define WAIT_NS 50000u
 
 int pg_fault_migrate_to_ram(struct pgmap_fault *f)
 {
@@ -431,11 +435,12 @@ static bool park(struct pgmap_mm *mm, uintptr_t va)
 static enum pg_fault_result fault_unmanaged(struct pgmap_mm *mm, uintptr_t va)
 {
 	size_t done;
+	int ret;
 
 	pg_bug_on(pg_pte_is(&mm->pt, va, PG_PTE_DEVICE));
-	pg_mmu_zero(mm->mmu, va, 1, &done);
+	ret = pg_mmu_zero(mm->mmu, va, 1, &done);
 	pg_mmu_wake(mm->mmu, va, 1);
-	return PG_FAULT_DONE;
+	return ret == -ENOENT ? PG_FAULT_FOREIGN : PG_FAULT_DONE;
 }
 
 static enum pg_fault_result fault_locked(struct pgmap_mm *mm, uintptr_t va,
@@ -470,7 +475,7 @@ static enum pg_fault_result fault_locked(struct pgmap_mm *mm, uintptr_t va,
 		case PG_PTE_POISON:
 			pg_mmu_poison(mm->mmu, va, 1);
 			pg_mmu_wake(mm->mmu, va, 1);
-			return PG_FAULT_DONE;
+			return PG_FAULT_LOST;
 		}
 	}
 }
@@ -500,8 +505,10 @@ static int fault_in_page(struct pgmap_mm *mm, uintptr_t va)
 		if (was == PG_PTE_PRESENT || was == PG_PTE_POISON)
 			return 0;
 		r = fault_locked(mm, va, 0);
-		if (r != PG_FAULT_DONE)
-			return r == PG_FAULT_PARKED ? -EAGAIN : -ENOMEM;
+		if (r == PG_FAULT_PARKED)
+			return -EAGAIN;
+		if (r == PG_FAULT_OOM)
+			return -ENOMEM;
 		/* A hole that is one still cannot be filled: nothing is mapped
 		 * there. */
 		if (was == PG_PTE_HOLE &&
@@ -547,4 +554,29 @@ enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va, uint32_t flags)
 	r = fault_locked(mm, va, flags);
 	pg_read_unlock(&mm->lock, LOCK_MM);
 	return r;
+}
+
+/* Who moves the page does it in some 10 us, or waits for a disk. */
+static void wait_a_bit(struct pgmap_mm *mm, unsigned int tries)
+{
+	if (tries < YIELDS)
+		pg_yield();
+	else
+		pg_wait(&mm->nobody, 0, WAIT_NS);
+}
+
+enum pg_fault_result pg_fault_here(struct pgmap_mm *mm, uintptr_t va,
+				   uint32_t flags)
+{
+	va &= ~(uintptr_t)(PG_PAGE_SIZE - 1);
+	for (unsigned int i = 0;; i++) {
+		enum pg_fault_result r;
+
+		pg_read_lock(&mm->lock, LOCK_MM);
+		r = fault_locked(mm, va, flags);
+		pg_read_unlock(&mm->lock, LOCK_MM);
+		if (r != PG_FAULT_PARKED || pg_mutant("waiters_give_up"))
+			return r;
+		wait_a_bit(mm, i);
+	}
 }

@@ -28,7 +28,9 @@ struct pgmap_fault {
 enum pg_fault_result {
 	PG_FAULT_DONE,	 /* served and woken */
 	PG_FAULT_PARKED, /* will be woken by whoever is in the way */
-	PG_FAULT_OOM	 /* no memory at all; the thread still waits */
+	PG_FAULT_OOM,	 /* no memory at all; the thread still waits */
+	PG_FAULT_LOST,	 /* woken; the contents are lost */
+	PG_FAULT_FOREIGN /* woken; not memory that is watched */
 };
 
 /**
@@ -39,6 +41,16 @@ enum pg_fault_result {
  */
 enum pg_fault_result pg_fault(struct pgmap_mm *mm, uintptr_t va,
 			      uint32_t flags);
+
+/**
+ * pg_fault_here() - As pg_fault(), for the thread that touched the page:
+ * nobody wakes it, so it waits for whoever is in the way.
+ *
+ * Context: holds no lock, and whoever changes mappings does not wait for it.
+ * Return: never PARKED.
+ */
+enum pg_fault_result pg_fault_here(struct pgmap_mm *mm, uintptr_t va,
+				   uint32_t flags);
 
 /**
  * pg_fault_in() - Load what is managed of [@start, @end) and not there, as if

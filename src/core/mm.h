@@ -85,6 +85,7 @@ struct pgmap_mm {
 	pg_atomic64 token;	    /* of the last migration; relaxed */
 	pg_atomic32 parked; /* a fault was dropped for the write lock; seq_cst:
 			     * see pg_fault() and pgmap_mm_change_end() */
+	pg_atomic32 nobody; /* 0: a futex that nobody wakes */
 	pg_atomic32 hopeless; /* faults that do not try to evict; relaxed */
 	pg_atomic32 warned;   /* said that the device is full; relaxed */
 	struct pg_stat stat;

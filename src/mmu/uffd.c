@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/atomic.h"
 #include "base/lock.h"
@@ -83,6 +84,7 @@ struct uffd {
 	bool events;
 	bool nofork;
 	bool user;
+	bool signal;
 	bool blocks; /* reads of fd wait; F only */
 	uint64_t mask;
 	int fd;	     /* the program's ranges */
@@ -261,6 +263,7 @@ static int probe(struct pg_uffd_features *f, bool user, uint64_t mask)
 	f->bits &= ~mask;
 	f->kernel = !user;
 	f->wp = f->bits & UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	f->signal = f->bits & UFFD_FEATURE_SIGBUS;
 	/* The pool needs write protection to be registered for. */
 	f->move = f->wp && (f->bits & PG_UFFD_FEATURE_MOVE);
 	f->poison = f->bits & PG_UFFD_FEATURE_POISON;
@@ -303,6 +306,35 @@ static int open_proc(const char *path, char *error, size_t error_len)
 	return fd;
 }
 
+/* Where a program does not expect numbers of its own: just below its limit, or
+ * below what a table should grow to for our sake. */
+#define HIGHEST_FD 4096u
+
+/* Give the descriptors high numbers, in rising order. */
+static int move_up(struct uffd *u)
+{
+	int *const fds[] = {&u->fd, &u->pool_fd, &u->mem, &u->pagemap};
+	struct rlimit lim = {HIGHEST_FD, HIGHEST_FD};
+	long min;
+
+	pg_sys(prlimit64, 0, RLIMIT_NOFILE, NULL, &lim);
+	min = (long)(lim.rlim_cur < HIGHEST_FD ? lim.rlim_cur : HIGHEST_FD);
+	min = min > 4 * PG_UFFD_FDS ? min - 4 * PG_UFFD_FDS : 0;
+	for (size_t i = 0; i < PG_UFFD_FDS; i++) {
+		long fd;
+
+		if (*fds[i] < 0)
+			continue;
+		fd = pg_sys(fcntl, *fds[i], F_DUPFD_CLOEXEC, min);
+		if (fd < 0)
+			return (int)fd;
+		pg_sys(close, *fds[i]);
+		*fds[i] = (int)fd;
+		min = fd + 1;
+	}
+	return 0;
+}
+
 static int open_fds(struct uffd *u, char *error, size_t error_len)
 {
 	uint64_t want = 0;
@@ -312,11 +344,19 @@ static int open_fds(struct uffd *u, char *error, size_t error_len)
 	u->fd = u->pool_fd = u->pagemap = u->mem = -1;
 	if (ret)
 		return explain(ret, error, error_len);
+	if (u->signal && !u->features.signal) {
+		pg_format(error, error_len,
+			  "the userfaultfd of this kernel cannot raise signals: "
+			  "use Linux 4.14 or later");
+		return -EOPNOTSUPP;
+	}
 	want = u->features.bits &
 	       (UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_PAGEFAULT_FLAG_WP |
 		PG_UFFD_FEATURE_MOVE | PG_UFFD_FEATURE_POISON);
 	if (u->events)
 		want |= EVENT_BITS;
+	if (u->signal)
+		want |= UFFD_FEATURE_SIGBUS;
 	u->fd = ret = open_with(u->user, want, NULL, &device);
 	if (ret < 0)
 		return explain(ret, error, error_len);
@@ -336,6 +376,11 @@ static int open_fds(struct uffd *u, char *error, size_t error_len)
 	u->pagemap = ret = open_proc("/proc/self/pagemap", error, error_len);
 	if (ret < 0)
 		goto err_close;
+	ret = u->signal ? move_up(u) : 0;
+	if (ret) {
+		explain(ret, error, error_len);
+		goto err_close;
+	}
 	return 0;
 
 err_close:
@@ -360,7 +405,8 @@ int pg_uffd_create(const struct pg_uffd_config *config, struct pg_mmu **m,
 	u->mmu.ops = &uffd_ops;
 	u->events = config->events;
 	u->nofork = config->nofork;
-	u->user = config->user;
+	u->user = config->user || config->signal;
+	u->signal = config->signal;
 	u->mask = config->mask;
 	ret = open_fds(u, error, error_len);
 	if (ret)
@@ -416,6 +462,8 @@ int pg_uffd_inherit(struct pg_mmu *m, char *error, size_t error_len)
 		error[0] = '\0';
 	memset(&u->zap_lock, 0, sizeof(u->zap_lock));
 	memset(u->zaps, 0, sizeof(u->zaps));
+	if (u->signal)
+		close_fds(u); /* the parent's, copied */
 	ret = open_fds(u, error, error_len);
 	for (size_t i = 0; i < NR_POOLS && !ret && u->features.move; i++) {
 		uint64_t nr = pg_load(&u->pools[i].nr, acquire);
@@ -432,6 +480,18 @@ int pg_uffd_inherit(struct pg_mmu *m, char *error, size_t error_len)
 		}
 	}
 	return ret;
+}
+
+unsigned int pg_uffd_fds(const struct pg_mmu *m, int fds[PG_UFFD_FDS])
+{
+	const struct uffd *u = to_uffd_const(m);
+	const int all[PG_UFFD_FDS] = {u->fd, u->pool_fd, u->mem, u->pagemap};
+	unsigned int n = 0;
+
+	for (size_t i = 0; i < PG_UFFD_FDS; i++)
+		if (all[i] >= 0)
+			fds[n++] = all[i];
+	return n;
 }
 
 int pg_uffd_fd(const struct pg_mmu *m)
@@ -512,7 +572,8 @@ static void uffd_wake(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
 	struct uffdio_range r = {.start = va, .len = bytes(nr)};
 
-	call(to_uffd(m)->fd, UFFDIO_WAKE, &r);
+	if (!to_uffd(m)->signal)
+		call(to_uffd(m)->fd, UFFDIO_WAKE, &r);
 }
 
 /* ----- looking ----- */

@@ -19,6 +19,7 @@ struct pg_uffd_features {
 	bool poison;   /* UFFDIO_POISON, Linux 6.6 */
 	bool events;   /* REMOVE, UNMAP, REMAP */
 	bool wp;       /* write protection of anonymous memory */
+	bool signal;   /* SIGBUS instead of a message */
 	uint64_t bits; /* as from UFFDIO_API */
 };
 
@@ -54,12 +55,16 @@ struct pg_uffd_event {
  * @user:   For user accesses only: needs no permission. A system call that
  *          reaches an absent page then fails with EFAULT; who asks for this
  *          sees to it that none does (core/hold.h).
+ * @signal: A touch of an absent page is a SIGBUS to the thread that made it,
+ *          which serves the fault itself; implies @user, and nobody reads or
+ *          wakes. The descriptors have high numbers: see pg_uffd_fds().
  * @mask:   Features to do without, for tests: UFFD_FEATURE_* bits.
  */
 struct pg_uffd_config {
 	bool events;
 	bool nofork;
 	bool user;
+	bool signal;
 	uint64_t mask;
 };
 
@@ -115,6 +120,11 @@ bool pg_uffd_has_event(struct pg_mmu *m);
  * them, both ways. */
 uint64_t pg_uffd_copied(const struct pg_mmu *m);
 
+#define PG_UFFD_FDS 4
+/** pg_uffd_fds() - All descriptors, in rising order if they are of an instance
+ * with signals: then a descriptor table that has the same under the same
+ * numbers serves as well. Return: how many. */
+unsigned int pg_uffd_fds(const struct pg_mmu *m, int fds[PG_UFFD_FDS]);
 /** pg_uffd_fd() - The descriptor, to hand a duplicate to somebody. */
 int pg_uffd_fd(const struct pg_mmu *m);
 const struct pg_uffd_features *pg_uffd_features(const struct pg_mmu *m);

@@ -400,6 +400,7 @@ static void start_host(void)
 	pg_lock(&pg_rt.lock, LOCK_FORK);
 	if (!pg_load(&pg_rt.mm, relaxed) && !pg_load(&pg_rt.off, relaxed)) {
 		host_hooks.holds = pg_rt.holds;
+		host_hooks.signal = pg_rt.signal;
 		config.ram = pg_rt.control->budget;
 		config.device = pg_rt.control->device;
 		config.folio_size = (uint64_t)PG_PAGE_SIZE

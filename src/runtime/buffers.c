@@ -405,17 +405,23 @@ bool pg_buffers_readable(struct pgmap_mm *mm, uintptr_t p, size_t len)
 	return true;
 }
 
-static bool read_user(const struct finder *f, void *to, uintptr_t p, size_t len)
+bool pg_buffers_read(struct pgmap_mm *mm, const struct pg_call *call, void *to,
+		     uintptr_t p, size_t len)
 {
-	uintptr_t top = (f->call->sp | (PG_PAGE_SIZE - 1)) + 1;
+	uintptr_t top = (call->sp | (PG_PAGE_SIZE - 1)) + 1;
 
 	/* The page of the stack pointer needs no look. */
 	if (!pg_mutant("bad_pointers_are_followed") &&
-	    (p < f->call->sp || p >= top || len > top - p) &&
-	    !pg_buffers_readable(f->mm, p, len))
+	    (p < call->sp || p >= top || len > top - p) &&
+	    !pg_buffers_readable(mm, p, len))
 		return false;
 	memcpy(to, (const void *)p, len);
 	return true;
+}
+
+static bool read_user(const struct finder *f, void *to, uintptr_t p, size_t len)
+{
+	return pg_buffers_read(f->mm, f->call, to, p, len);
 }
 
 static void add(const struct finder *f, uintptr_t p, size_t len)

@@ -34,6 +34,11 @@ unsigned int pg_buffers_holds(long nr);
 void pg_buffers_find(struct pgmap_mm *mm, const struct pg_call *call,
 		     struct pg_hold *h, unsigned int nr);
 
+/** pg_buffers_read() - Copy [@p, @p + @len), which an argument of @call points
+ * at, to @to. Return: false: it cannot be read. */
+bool pg_buffers_read(struct pgmap_mm *mm, const struct pg_call *call, void *to,
+		     uintptr_t p, size_t len);
+
 /** pg_buffers_readable() - Can [@p, @p + @len) be read without a signal? What
  * is managed and away can. */
 bool pg_buffers_readable(struct pgmap_mm *mm, uintptr_t p, size_t len);

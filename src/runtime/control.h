@@ -128,6 +128,8 @@ struct pg_control {
 	int32_t log_level;
 	pg_atomic32 supervisor; /* pid of who holds it: `pgmap run` */
 	uint32_t hold;		/* 1: faults of system calls are not served */
+	uint32_t signal;	/* 1: and faults are signals */
+	uint32_t unused;
 	uint64_t pid_ns; /* inode of its pid namespace; pids are of that one */
 	char device[256];
 	char name[PG_CONTROL_NAME_MAX]; /* socket, abstract, no leading NUL */

@@ -21,6 +21,7 @@
 #include "core/mm.h"
 #include "runtime/buffers.h"
 #include "runtime/runtime.h"
+#include "runtime/sigbus.h"
 
 /* Variables of an environment that is copied on the stack. */
 #define MAX_ENV 1024u
@@ -36,6 +37,8 @@ static void in_child(struct pgmap_mm *mm)
 				     "too many processes");
 	if (pg_rt.holds)
 		pg_holds_forked(pg_rt.holds, pg_hook_thread());
+	if (pg_rt.signal)
+		pg_sigbus_forked();
 	memset(&pg_rt.lock, 0, sizeof(pg_rt.lock));
 	memset(&pg_rt.ranges_lock, 0, sizeof(pg_rt.ranges_lock));
 	/* Of threads that are not here. */
@@ -229,17 +232,25 @@ static void exec(struct pg_call *c)
 		pg_runtime_publish();
 		pg_signals_restore(mask);
 	}
+	if (pg_rt.signal)
+		pg_sigbus_exec(false);
 	if (c->nr == SYS_execveat)
 		c->ret = pg_sys(execveat, c->arg[0], c->arg[1], c->arg[2], env,
 				c->arg[4]);
 	else
 		c->ret = pg_sys(execve, c->arg[0], c->arg[1], env);
+	if (pg_rt.signal)
+		pg_sigbus_exec(true);
 	if (size > 4096)
 		pg_mem_unmap(preload, size);
 	return;
 
 plain:
 	/* More variables than we can copy: the program runs without us. */
+	if (pg_rt.signal)
+		pg_sigbus_exec(false);
 	c->ret = pg_sys6(c->nr, c->arg[0], c->arg[1], c->arg[2], c->arg[3],
 			 c->arg[4], 0);
+	if (pg_rt.signal)
+		pg_sigbus_exec(true);
 }

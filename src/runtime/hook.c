@@ -22,6 +22,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/sched.h>
+#include <linux/prctl.h>
+#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <signal.h>
 #include <string.h>
@@ -30,10 +32,12 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "base/mutant.h"
 #include "core/mm.h"
 #include "mmu/uffd.h"
 #include "runtime/buffers.h"
 #include "runtime/runtime.h"
+#include "runtime/sigbus.h"
 
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102
@@ -382,6 +386,15 @@ static void keep(uintptr_t p, size_t len)
 				 offsetof(struct pgmap_left_alone, stacks));
 }
 
+static uint64_t clone_flags(const struct pg_call *c)
+{
+	if (c->nr == SYS_fork)
+		return 0;
+	if (c->nr == SYS_clone3 && c->arg[0] && c->arg[1] >= 8)
+		return *(const uint64_t *)c->arg[0];
+	return (uint64_t)c->arg[0];
+}
+
 /* A thread's stack and thread block: the kernel writes to them where a fault
  * cannot be served. */
 static void hook_thread(const struct pg_call *c)
@@ -411,18 +424,11 @@ static void hook_thread(const struct pg_call *c)
 	if (sp && size)
 		pg_apart_release(sp, sp + size,
 				 offsetof(struct pgmap_left_alone, stacks));
+	if (tls && pg_rt.signal && clone_flags(c) & CLONE_SETTLS)
+		pg_sigbus_expect(tls);
 	if (tls)
 		pg_apart_release(tls - PG_PAGE_SIZE, tls + PG_PAGE_SIZE,
 				 offsetof(struct pgmap_left_alone, stacks));
-}
-
-static uint64_t clone_flags(const struct pg_call *c)
-{
-	if (c->nr == SYS_fork)
-		return 0;
-	if (c->nr == SYS_clone3 && c->arg[0] && c->arg[1] >= 8)
-		return *(const uint64_t *)c->arg[0];
-	return (uint64_t)c->arg[0];
 }
 
 static void hook_foreign(struct pg_call *c)
@@ -750,11 +756,50 @@ static void keep_area(const struct pg_call *c)
 #define USBDEVFS_SUBMITURB 0x8038550au
 #define PR_USER_DISPATCH 59
 
+static void stop_for(const char *why)
+{
+	uint64_t mask = pg_signals_block();
+
+	stop(why);
+	pg_signals_restore(mask);
+}
+
+/* Where faults are signals: calls that would stand in their way. */
+static void stop_if_needed(const struct pg_call *c)
+{
+	uint64_t set;
+
+	switch (c->nr) {
+	case SYS_seccomp:
+	case SYS_prctl:
+		if (c->nr == SYS_prctl ? c->arg[0] == PR_SET_SECCOMP
+				       : c->arg[0] <= SECCOMP_SET_MODE_FILTER)
+			stop_for("it filters its system calls, and its threads "
+				 "serve their page faults");
+		break;
+	case SYS_signalfd:
+	case SYS_signalfd4:
+		if (c->arg[2] != sizeof(set) ||
+		    !pg_buffers_read(pg_load(&pg_rt.mm, acquire), c, &set,
+				     (uintptr_t)c->arg[1], sizeof(set)) ||
+		    !(set >> (SIGBUS - 1) & 1))
+			break;
+		stop_for("it reads SIGBUS from a descriptor, and page faults "
+			 "are signals");
+		pg_sigbus_give_up();
+		break;
+	default:
+		break;
+	}
+}
+
 /* What a call that uses memory means beside that. Return: as a hook. */
 static int hook_special(struct pg_call *c)
 {
 	uint64_t mask;
 
+	if (pg_rt.signal)
+		stop_if_needed(c);
 	switch (c->nr) {
 	case SYS_ioctl:
 		if ((uint32_t)c->arg[1] == UFFDIO_REGISTER)
@@ -762,11 +807,8 @@ static int hook_special(struct pg_call *c)
 		if ((uint32_t)c->arg[1] == KVM_SET_USER_MEMORY_REGION ||
 		    (uint32_t)c->arg[1] == KVM_SET_USER_MEMORY_REGION2 ||
 		    (uint32_t)c->arg[1] == VHOST_SET_MEM_TABLE ||
-		    (uint32_t)c->arg[1] == USBDEVFS_SUBMITURB) {
-			mask = pg_signals_block();
-			stop("a device uses its memory");
-			pg_signals_restore(mask);
-		}
+		    (uint32_t)c->arg[1] == USBDEVFS_SUBMITURB)
+			stop_for("a device uses its memory");
 		return PG_CALL_NATIVE;
 	case SYS_setsockopt:
 		return c->arg[1] == SOL_SOCKET && c->arg[2] == SO_ZEROCOPY
@@ -785,16 +827,14 @@ static int hook_special(struct pg_call *c)
 		mask = pg_signals_block();
 		keep_area(c);
 		pg_signals_restore(mask);
-		return PG_CALL_NATIVE;
+		return pg_rt.signal ? pg_sigbus_call(c) : PG_CALL_NATIVE;
 	case SYS_io_setup:
 	case SYS_io_uring_setup:
-		mask = pg_signals_block();
-		stop("it uses asynchronous I/O, and nobody may serve the "
-		     "kernel's page faults");
-		pg_signals_restore(mask);
+		stop_for("it uses asynchronous I/O, and nobody may serve the "
+			 "kernel's page faults");
 		return PG_CALL_NATIVE;
 	default:
-		return PG_CALL_NATIVE;
+		return pg_rt.signal ? pg_sigbus_call(c) : PG_CALL_NATIVE;
 	}
 }
 
@@ -848,6 +888,70 @@ static bool is_populate(const struct pg_call *c)
 		c->arg[2] == 23 /* MADV_POPULATE_WRITE */);
 }
 
+/* The descriptors of the MMU are in the program's table. */
+static bool is_own_fd(long fd)
+{
+	unsigned int first = (unsigned int)fd, last = first;
+	const struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+
+	return mm && pg_host_owns_fd(mm, &first, &last) &&
+	       !pg_mutant("descriptors_are_closed");
+}
+
+/* All but ours. */
+static long close_range_around(const struct pg_call *c)
+{
+	const struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
+	unsigned int at = (unsigned int)c->arg[0], last, own, own_end;
+	struct pg_call part = *c;
+	long ret = 0;
+
+	last = (unsigned int)c->arg[1];
+	if (!mm || at > last || pg_mutant("descriptors_are_closed"))
+		return make(c);
+	for (;;) {
+		own = at;
+		own_end = last;
+		if (!pg_host_owns_fd(mm, &own, &own_end))
+			break;
+		part.arg[0] = at;
+		part.arg[1] = (long)own - 1;
+		if (own > at)
+			ret = make(&part);
+		if (ret || own == last)
+			return ret;
+		at = own + 1;
+	}
+	part.arg[0] = at;
+	part.arg[1] = last;
+	return make(&part);
+}
+
+/* Where faults are signals, of calls without buffers. Return: as a hook. */
+static int hook_signal(struct pg_call *c)
+{
+	switch (c->nr) {
+	case SYS_exit:
+		pg_sigbus_exit((int)c->arg[0]);
+	case SYS_close:
+		if (!is_own_fd(c->arg[0]))
+			return PG_CALL_NATIVE;
+		break;
+	case SYS_dup2:
+	case SYS_dup3:
+		if (!is_own_fd(c->arg[0]) && !is_own_fd(c->arg[1]))
+			return PG_CALL_NATIVE;
+		break;
+	case SYS_close_range:
+		c->ret = close_range_around(c);
+		return PG_CALL_DONE;
+	default:
+		return PG_CALL_NATIVE;
+	}
+	c->ret = -EBADF;
+	return PG_CALL_DONE;
+}
+
 int pg_hook(struct pg_call *c)
 {
 	struct pgmap_mm *mm;
@@ -857,6 +961,11 @@ int pg_hook(struct pg_call *c)
 	mm = armed();
 	if (mm)
 		keep_stack(mm, c->sp);
+	if (pg_rt.signal) {
+		pg_sigbus_thread();
+		if (hook_signal(c) == PG_CALL_DONE)
+			return PG_CALL_DONE;
+	}
 	if (c->nr == SYS_execve || c->nr == SYS_execveat)
 		return hook_call(c);
 	if (pg_buffers_has(c->nr))
@@ -881,6 +990,8 @@ int pg_hook(struct pg_call *c)
 
 void pg_hook_init(void)
 {
+	static const int signal_calls[] = {PG_SITE_SIGNAL};
+
 	pg_syscall_set_hook(pg_hook);
 	if (!pg_rt.holds)
 		return;
@@ -890,4 +1001,9 @@ void pg_hook_init(void)
 	pg_syscall_want(SYS_set_tid_address);
 	pg_syscall_want(SYS_rseq);
 	pg_syscall_want(SYS_io_setup);
+	if (!pg_rt.control->signal)
+		return;
+	for (size_t i = 0; i < sizeof(signal_calls) / sizeof(signal_calls[0]);
+	     i++)
+		pg_syscall_want(signal_calls[i]);
 }

@@ -8,6 +8,7 @@
 #include <sys/auxv.h>
 
 #include "base/log.h"
+#include "runtime/sigbus.h"
 
 struct pg_runtime pg_rt;
 
@@ -148,6 +149,13 @@ void pg_runtime_start(char **environ_)
 		pg_rt.holds = &holds;
 	}
 	why = install_layer();
+	if (!why && pg_rt.control->signal) {
+		pg_rt.signal = !pg_sigbus_init();
+		if (!pg_rt.signal) {
+			pg_store(&pg_rt.off, 1, relaxed);
+			why = "no memory";
+		}
+	}
 	if (why)
 		pg_control_unmanaged(pg_rt.control, pg_rt.proc, pg_rt.pid, why);
 }

@@ -53,6 +53,7 @@ struct pg_runtime {
 	/* Where the faults of system calls are not served: who holds what.
 	 * NULL where they are. Set once, before there is another thread. */
 	struct pg_holds *holds;
+	bool signal; /* with holds: faults are signals; likewise */
 
 	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
 	uintptr_t brk;		    /* lock; end of the heap, 0 not known */

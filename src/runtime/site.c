@@ -71,9 +71,13 @@ struct finder {
 static bool is_wanted(const struct finder *f, int32_t nr)
 {
 	static const int wanted[] = {PG_SITE_WANTED};
+	static const int beside[] = {PG_SITE_SIGNAL};
 
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
 		if (nr == wanted[i])
+			return true;
+	for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++)
+		if (f->buffers && nr == beside[i])
 			return true;
 	return f->buffers && pg_buffers_has(nr);
 }

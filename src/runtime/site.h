@@ -32,6 +32,13 @@
 		SYS_exit_group, SYS_vmsplice, SYS_execveat, SYS_userfaultfd,   \
 		SYS_mlock2, SYS_io_uring_setup, SYS_clone3
 
+/* Those that it wants beside, where faults are signals. */
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#define PG_SITE_SIGNAL                                                         \
+	SYS_close, SYS_dup2, SYS_dup3, SYS_close_range, SYS_exit
+
 enum pg_site_kind {
 	PG_SITE_NONE, /* cannot be rewritten; listed so that it can be shown */
 	PG_SITE_HEAD, /* @bytes come right before the system call */
@@ -68,7 +75,8 @@ struct pg_site_list {
 
 /**
  * pg_site_find() - List the sites of the ELF object @path.
- * @buffers: Also those of calls that use memory: pg_buffers_has().
+ * @buffers: Also those of calls that use memory, pg_buffers_has(), and of
+ *           PG_SITE_SIGNAL.
  *
  * Context: `pgmap run` and tests; uses malloc and capstone. Some 15 ms for
  *          the C library and ld.so together.

@@ -187,6 +187,8 @@ static bool fault(void *ctx, uintptr_t va, uint32_t flags)
 	pg_fetch_or(&waits, me, acq_rel);
 	switch (pg_fault(&mm, va, flags)) {
 	case PG_FAULT_DONE:
+	case PG_FAULT_LOST:
+	case PG_FAULT_FOREIGN:
 		return true;
 	case PG_FAULT_PARKED:
 		/* The kernel has a lock for this: no old value is seen. */
