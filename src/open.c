@@ -35,6 +35,8 @@
 #define MOST_REST 63u
 /* Faults that F serves at one time for the threads that got the signal. */
 #define NR_REQUESTS 16u
+/* Requests to break a folio that are worth waking K. */
+#define SOME_BREAKS 16u
 /* Slots asked of a device: this many times the RAM of the machine. */
 #define SLOTS_PER_PAGE_OF_RAM 16u
 
@@ -70,17 +72,18 @@ struct host {
 	int (*fn)(struct pgmap_mm *, void *);
 	void *arg;
 	int ret;
-	pg_atomic32 asked;  /* 1 a request waits; release, acquire by K */
-	pg_atomic32 done;   /* 1 it was served; release by K, futex */
-	pg_atomic32 kick;   /* bumped to wake K; futex */
-	pg_atomic32 wake;   /* 1: wake all parked faults; seq_cst */
-	pg_atomic32 paused; /* 1: K is at rest until it is 0; futex */
+	pg_atomic32 asked;    /* 1 a request waits; release, acquire by K */
+	pg_atomic32 done;     /* 1 it was served; release by K, futex */
+	pg_atomic32 kick;     /* bumped to wake K; futex; seq_cst */
+	pg_atomic32 asleep;   /* 1: K waits on it, or is about to; seq_cst */
+	pg_atomic32 wake;     /* 1: wake all parked faults; seq_cst */
+	pg_atomic32 paused;   /* 1: K is at rest until it is 0; futex */
 	pg_atomic32 requests; /* bumped to wake F where faults are signals */
 	struct request request[NR_REQUESTS];
 	int fds[PG_UFFD_FDS]; /* of the MMU, in both tables */
 	unsigned int nr_fds;
 	int inherited; /* a fork child's: could it open its own? */
-	long euid;	    /* F's; set once */
+	long euid;     /* F's; set once */
 	struct pg_place place;
 };
 
@@ -91,8 +94,9 @@ static struct host *host_of(struct pgmap_mm *mm)
 
 static void kick(struct host *h)
 {
-	pg_fetch_add(&h->kick, 1, release);
-	pg_wake(&h->kick);
+	pg_fetch_add(&h->kick, 1, seq_cst);
+	if (pg_load(&h->asleep, seq_cst))
+		pg_wake(&h->kick);
 }
 
 static void change_end(struct pgmap_mm *mm)
@@ -108,10 +112,14 @@ static void change_end(struct pgmap_mm *mm)
 /* Is there something that K should do now? */
 static void kick_if_needed(struct host *h)
 {
+	uint32_t breaks = pg_load(&h->mm.nr_breaks, relaxed) -
+			  pg_load(&h->mm.nr_broken, relaxed);
+
+	/* Who faults itself must not wake another for every fault. */
 	if ((pg_load(&h->mm.asked, relaxed) ||
-	     pg_load(&h->mm.nr_breaks, relaxed) !=
-		     pg_load(&h->mm.nr_broken, relaxed) ||
-	     (pg_load(&h->mm.pool.room, relaxed) <
+	     breaks >= (h->hooks.signal ? SOME_BREAKS : 1) ||
+	     (!pg_load(&h->place.leaves, relaxed) &&
+	      pg_load(&h->mm.pool.room, relaxed) <
 		      pg_load(&h->mm.pool.keep, relaxed) / 4 &&
 	      pg_mm_used(&h->mm) + 4 * pg_block_pages(&h->mm) >
 		      pg_load(&h->mm.budget, relaxed))) &&
@@ -287,6 +295,12 @@ static void serve_ask(struct host *h)
 		pg_wait(&h->paused, 1, 0);
 }
 
+static bool leaves_eviction(struct host *h)
+{
+	return pg_load(&h->place.leaves, relaxed) &&
+	       pg_mm_used(&h->mm) <= pg_load(&h->mm.budget, relaxed);
+}
+
 static void evict_body(void *arg)
 {
 	struct host *h = arg;
@@ -303,7 +317,8 @@ static void evict_body(void *arg)
 
 		serve_ask(h);
 		wake_all(h);
-		moved = resting ? 0 : pg_evict_ahead(&h->mm);
+		moved = resting || leaves_eviction(h) ? 0
+						      : pg_evict_ahead(&h->mm);
 		/* What comes must not keep what should go from leaving. */
 		ahead = !moved &&
 			(pg_load_ahead(&h->mm) || pg_break_next(&h->mm));
@@ -322,13 +337,16 @@ static void evict_body(void *arg)
 				wait = h->hooks.tick(h->hooks.ctx, &h->mm);
 			pg_mm_gauges(&h->mm);
 		}
-		if (!moved && !ahead)
+		if (!moved && !ahead) {
+			pg_store(&h->asleep, 1, seq_cst);
 			/* Parked faults must not wait for a whole tick because
 			 * another writer was there when we looked. */
 			pg_wait(&h->kick, seen,
 				pg_load(&h->wake, relaxed)	  ? WAKE_NS
 				: look > now && look - now < wait ? look - now
 								  : wait);
+			pg_store(&h->asleep, 0, relaxed);
+		}
 	}
 }
 
@@ -430,7 +448,7 @@ static void run(struct host *h, int ret)
 {
 	if (!ret) {
 		h->euid = pg_sys(geteuid);
-		pg_place_init(&h->place);
+		pg_place_init(&h->place, h->hooks.signal);
 		if (h->hooks.started)
 			h->hooks.started(h->hooks.ctx, h->mmu);
 		ret = pg_thread_start(&h->evict, evict_body, h, false);
@@ -749,9 +767,9 @@ static void child_body(void *arg)
 	int ret = pg_device_fork(h->dev, PGMAP_FORK_CHILD);
 
 	if (!ret)
-		ret = h->hooks.signal ? h->inherited
-				      : pg_uffd_inherit(h->mmu, h->error,
-							h->error_len);
+		ret = h->hooks.signal
+			      ? h->inherited
+			      : pg_uffd_inherit(h->mmu, h->error, h->error_len);
 	if (!ret)
 		ret = pg_mm_watch_again(&h->mm);
 	else if (!pg_mm_abandon(&h->mm, put_page))
@@ -779,8 +797,7 @@ int pg_host_fork_child(struct pgmap_mm *mm)
 	h->error = error;
 	h->error_len = sizeof(error);
 	if (h->hooks.signal)
-		h->inherited =
-			pg_uffd_inherit(h->mmu, h->error, h->error_len);
+		h->inherited = pg_uffd_inherit(h->mmu, h->error, h->error_len);
 	memset(h->request, 0, sizeof(h->request));
 	ret = start_f(h, child_body);
 	if (!ret)

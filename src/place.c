@@ -52,13 +52,14 @@ static bool can_idle(void)
 	return can;
 }
 
-void pg_place_init(struct pg_place *p)
+void pg_place_init(struct pg_place *p, bool signals)
 {
 	*p = (struct pg_place){
 		.fault_tid = (int)pg_sys(gettid),
-		.can_idle = can_idle(),
+		.can_idle = !signals && can_idle(),
 		.cpu = -1,
 		.rest = REST_NS,
+		.signals = signals,
 	};
 	if (pg_sys(sched_getaffinity, 0, sizeof(p->any), p->any) < 0)
 		memset(p->any, 0xff, sizeof(p->any));
@@ -174,6 +175,23 @@ static void rest_from_idle(struct pg_place *p, uint64_t now)
 		p->rest = MOST_REST_NS;
 }
 
+static uint64_t look_at_signals(struct pg_place *p, const struct pg_stat *st,
+				uint64_t now)
+{
+	uint32_t served =
+		(uint32_t)pg_load(&st->faults, relaxed) - p->was_served;
+	uint64_t ahead = pg_load(&st->prefetched, relaxed) - p->was_ahead;
+	bool singles = served >= FEW && ahead < served;
+
+	p->was_served += served;
+	p->was_ahead += ahead;
+	if (singles)
+		measure_flush(p);
+	pg_store(&p->leaves, singles && flush_is_dear(p), relaxed);
+	p->look_at = now + (served < FEW ? CALM_NS : LOOK_NS);
+	return p->look_at;
+}
+
 uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 		       uint64_t now, bool (*waiting)(struct pg_mmu *),
 		       struct pg_mmu *mmu)
@@ -184,6 +202,8 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 
 	if (now < p->look_at)
 		return p->look_at;
+	if (p->signals)
+		return look_at_signals(p, st, now);
 	served = pg_load(&p->served, relaxed) - p->was_served;
 	others = pg_load(&p->others, relaxed) - p->was_others;
 	ahead = pg_load(&st->prefetched, relaxed) - p->was_ahead;

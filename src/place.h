@@ -16,6 +16,10 @@
  * that is dear (it is measured), and pages come and go one by one, K runs on
  * the CPU of the program as well.
  *
+ * Where faults are signals there is no F to place. Where K would be beside F,
+ * it leaves eviction to the threads that fault: alone on their CPUs they wait
+ * for nobody.
+ *
  * What this costs a program that does not fault: nothing; both run anywhere,
  * as any thread.
  */
@@ -38,6 +42,9 @@ struct pg_place {
 	pg_atomic32 others; /* of them, of another thread than the one before */
 	pg_atomic32 busy;   /* 1: F has a message */
 
+	bool signals;	    /* faults are signals; set once */
+	pg_atomic32 leaves; /* 1: K leaves eviction to others; relaxed */
+
 	/* K only. */
 	int fault_tid;	    /* F; set once */
 	bool can_idle;	    /* F may become SCHED_IDLE and come back */
@@ -55,8 +62,9 @@ struct pg_place {
 	unsigned long any[PG_PLACE_CPUS / 64]; /* where K may run */
 };
 
-/** pg_place_init() - Context: F, before there is a K. */
-void pg_place_init(struct pg_place *p);
+/** pg_place_init() - @signals: faults are signals. Context: F, before there is
+ * a K. */
+void pg_place_init(struct pg_place *p, bool signals);
 void pg_place_fini(struct pg_place *p);
 
 /** pg_place_served() - Context: F, after a fault of thread @tid. */

@@ -345,9 +345,10 @@ static int open_fds(struct uffd *u, char *error, size_t error_len)
 	if (ret)
 		return explain(ret, error, error_len);
 	if (u->signal && !u->features.signal) {
-		pg_format(error, error_len,
-			  "the userfaultfd of this kernel cannot raise signals: "
-			  "use Linux 4.14 or later");
+		pg_format(
+			error, error_len,
+			"the userfaultfd of this kernel cannot raise signals: "
+			"use Linux 4.14 or later");
 		return -EOPNOTSUPP;
 	}
 	want = u->features.bits &

@@ -36,8 +36,7 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
-#define PG_SITE_SIGNAL                                                         \
-	SYS_close, SYS_dup2, SYS_dup3, SYS_close_range, SYS_exit
+#define PG_SITE_SIGNAL SYS_close, SYS_dup2, SYS_dup3, SYS_close_range, SYS_exit
 
 enum pg_site_kind {
 	PG_SITE_NONE, /* cannot be rewritten; listed so that it can be shown */

@@ -28,7 +28,7 @@ static void begin(void)
 	now = 1;
 	waits = false;
 	CHECK_EQ(sched_getaffinity(0, sizeof(any), &any), 0);
-	pg_place_init(&place);
+	pg_place_init(&place, false);
 	if (!place.can_idle)
 		SKIP("who becomes SCHED_IDLE here may not come back");
 }
