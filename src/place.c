@@ -181,14 +181,16 @@ static uint64_t look_at_signals(struct pg_place *p, const struct pg_stat *st,
 	uint32_t served =
 		(uint32_t)pg_load(&st->faults, relaxed) - p->was_served;
 	uint64_t ahead = pg_load(&st->prefetched, relaxed) - p->was_ahead;
-	bool singles = served >= FEW && ahead < served;
+	bool singles = ahead < served;
 
 	p->was_served += served;
 	p->was_ahead += ahead;
+	p->look_at = now + (served < FEW ? CALM_NS : LOOK_NS);
+	if (served < FEW)
+		return p->look_at;
 	if (singles)
 		measure_flush(p);
 	pg_store(&p->leaves, singles && flush_is_dear(p), relaxed);
-	p->look_at = now + (served < FEW ? CALM_NS : LOOK_NS);
 	return p->look_at;
 }
 

@@ -14,6 +14,7 @@ programs that are built here. PGMAP_TEST_SCALE (1) scales sizes and budget,
 PGMAP_TEST_DEVICES ("lz4 file") picks devices, PGMAP_TEST_CACHE is where inputs
 are kept between runs, PGMAP_TEST_KEEP=1 leaves the files of a run behind,
 PGMAP_TEST_TIMEOUT (480) is how many seconds a run may take.
+PGMAP_TEST_FAULT is what --fault is to be.
 With PGMAP_TEST_NOBODY the whole test runs as the user nobody, who must have no
 right to serve the kernel's page faults.
 Results are TAP on standard output.
@@ -31,6 +32,7 @@ SOURCE = os.path.dirname(os.path.abspath(__file__))
 RAM = max(16 * MB, int(64 * MB * SCALE))
 TIMEOUT = int(os.environ.get("PGMAP_TEST_TIMEOUT", "480"))
 NOBODY = bool(os.environ.get("PGMAP_TEST_NOBODY"))
+FAULT = [f"--fault={f}" for f in [os.environ.get("PGMAP_TEST_FAULT")] if f]
 # What may be resident beyond 105 % of the budget: pages that threads fault in
 # while the evictor is on its way.
 FIXED = 8 * MB
@@ -234,7 +236,7 @@ def pss_command(samples, pgmap):
 
 def pgmap_command(device, stat, ram=None, more=()):
     return [PGMAP, "run", "--ram", f"{(ram or RAM) // 1024}K", "--device",
-            device, "--json", stat, "--quiet", *more, "--"]
+            device, "--json", stat, "--quiet", *FAULT, *more, "--"]
 
 
 def first_difference(pipe, path):
