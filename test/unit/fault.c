@@ -4,6 +4,9 @@
  */
 #include "world.h"
 
+#include <pthread.h>
+#include <unistd.h>
+
 /* ---- Holes ---- */
 
 TEST(a_first_touch_gives_zeros_to_the_holes_of_its_block)
@@ -489,9 +492,75 @@ TEST(a_page_that_is_lost_is_poisoned_again_by_its_fault)
 	CHECK_EQ(migrate(0, 1, false), 0);
 	log_release();
 	CHECK_EQ(state_of(0), PG_PTE_POISON);
-	CHECK_EQ(pg_fault(&w.mm, AT(0), 0), PG_FAULT_DONE);
+	CHECK_EQ(pg_fault(&w.mm, AT(0), 0), PG_FAULT_LOST);
+	CHECK_EQ(pg_fault_here(&w.mm, AT(0), 0), PG_FAULT_LOST);
 	CHECK_EQ(pg_soft_read(w.mmu, AT(0), &v), -EHWPOISON);
 	check_filled(1, 1);
+	world_close();
+}
+
+static pg_atomic32 changing;
+
+static void *change(void *arg)
+{
+	pgmap_mm_change_begin(&w.mm);
+	pg_store(&changing, 1, release);
+	usleep(20000);
+	pgmap_mm_change_end(&w.mm);
+	return arg;
+}
+
+TEST(a_thread_that_serves_itself_waits_for_who_is_in_the_way)
+{
+	pthread_t t;
+
+	world_open(64, 1024, 16);
+	fill(0, 4);
+	migrate(0, 4, true);
+	CHECK_EQ(pthread_create(&t, NULL, change, NULL), 0);
+	while (!pg_load(&changing, acquire))
+		pg_yield();
+	CHECK_EQ(pg_fault(&w.mm, AT(1), 0), PG_FAULT_PARKED);
+	CHECK_EQ(pg_fault_here(&w.mm, AT(1), 0), PG_FAULT_DONE);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	CHECK_EQ(state_of(1), PG_PTE_PRESENT);
+	check_filled(0, 4);
+	world_close();
+}
+
+/* Another moves the page. */
+static void *let_go(void *arg)
+{
+	usleep(20000);
+	pg_pt_lock(&w.mm.pt, AT(1));
+	pg_pte_write(&w.mm.pt, AT(1), *(pg_pte_t *)arg);
+	pg_pt_unlock(&w.mm.pt, AT(1));
+	return NULL;
+}
+
+TEST(a_thread_that_serves_itself_waits_for_a_page_in_flight)
+{
+	pthread_t t;
+	pg_pte_t e;
+
+	world_open(64, 1024, 16);
+	fill(0, 4);
+	migrate(0, 4, true);
+	pg_pt_lock(&w.mm.pt, AT(1));
+	e = pg_pte_read(&w.mm.pt, AT(1));
+	pg_pte_write(&w.mm.pt, AT(1), pg_pte_make(PG_PTE_MIGRATING, 7777));
+	pg_pt_unlock(&w.mm.pt, AT(1));
+	CHECK_EQ(pthread_create(&t, NULL, let_go, &e), 0);
+	CHECK_EQ(pg_fault_here(&w.mm, AT(1), 0), PG_FAULT_DONE);
+	CHECK_EQ(pthread_join(t, NULL), 0);
+	check_filled(0, 4);
+	world_close();
+}
+
+TEST(memory_that_nobody_watches_is_foreign)
+{
+	world_open(64, 1024, 16);
+	CHECK_EQ(pg_fault_here(&w.mm, AT(100000), 0), PG_FAULT_FOREIGN);
 	world_close();
 }
 

@@ -179,4 +179,33 @@ TEST(flushes_are_measured_while_single_pages_come)
 	end();
 }
 
+TEST(where_faults_are_signals_the_evicting_thread_leaves_single_pages_alone)
+{
+	pg_place_init(&place, true);
+	now = 1;
+	now = pg_place_look(&place, &st, now, NULL, NULL);
+	place.nr_flushes = 15;
+	place.nr_dear = 15;
+	for (int turn = 0; turn < 3; turn++) {
+		pg_fetch_add(&st.faults, 100, relaxed);
+		now = pg_place_look(&place, &st, now, NULL, NULL);
+		CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+		/* A few say nothing. */
+		pg_fetch_add(&st.faults, 2, relaxed);
+		now = pg_place_look(&place, &st, now, NULL, NULL);
+		CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+		/* Blocks: it is wanted. */
+		pg_fetch_add(&st.faults, 100, relaxed);
+		pg_fetch_add(&st.prefetched, 1600, relaxed);
+		now = pg_place_look(&place, &st, now, NULL, NULL);
+		CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
+	}
+	/* Nor where a flush costs little. */
+	place.nr_dear = 3;
+	pg_fetch_add(&st.faults, 100, relaxed);
+	pg_place_look(&place, &st, now, NULL, NULL);
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
+	pg_place_fini(&place);
+}
+
 TEST_MAIN()

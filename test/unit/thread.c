@@ -251,6 +251,34 @@ TEST(with_own_files_its_table_is_empty_and_its_own)
 	CHECK_EQ(seen.opened, SANITIZER ? 3 : 0);
 }
 
+static long kept[4];
+
+static void look_at_kept(void *arg)
+{
+	const int *fd = arg;
+
+	for (int i = 0; i < 4; i++)
+		kept[i] = pg_sys(fcntl, fd[i], F_GETFD);
+}
+
+TEST(descriptors_that_are_named_stay_in_its_table)
+{
+	struct pg_thread t = {0};
+	int fd[4];
+
+	for (int i = 0; i < 4; i++)
+		fd[i] = fcntl(1, F_DUPFD, 100);
+	CHECK(fd[3] == fd[0] + 3);
+	CHECK_EQ(pg_thread_start_keeping(&t, look_at_kept, fd,
+					 (int[]){fd[1], fd[2]}, 2),
+		 0);
+	pg_thread_join(&t);
+	CHECK(kept[0] == -EBADF && kept[1] >= 0 && kept[2] >= 0 &&
+	      kept[3] == -EBADF);
+	for (int i = 0; i < 4; i++)
+		close(fd[i]);
+}
+
 /* Nobody but us may hold the pipe when pg_thread_start() has returned. */
 static int pipe_is_ours(void)
 {
