@@ -128,6 +128,9 @@ static int parse_one(int c, struct options *o)
 	case 'd':
 		o->c.device = optarg;
 		return 0;
+	case 'F':
+		o->c.fault = optarg;
+		return 0;
 	case 'a':
 		return parse_peer(optarg, &o->c.peer);
 	case 'n':
@@ -153,6 +156,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"ram", required_argument, NULL, 'r'},
 		{"folio", required_argument, NULL, 'f'},
 		{"device", required_argument, NULL, 'd'},
+		{"fault", required_argument, NULL, 'F'},
 		{"against", required_argument, NULL, 'a'},
 		{"pairs", required_argument, NULL, 'n'},
 		{"yes", no_argument, NULL, 'y'},
@@ -182,6 +186,7 @@ static int run_work(const char *work, int argc, char **argv)
 				  .ram = 256ull << 20,
 				  .folio = 64 << 10,
 				  .device = "lz4",
+				  .fault = "auto",
 				  .peer = PEER_NONE,
 				  .runs = 3}};
 	int ret = parse(argc, argv, &o);
@@ -206,8 +211,8 @@ static int run_migrate(int argc, char **argv)
 
 	if (ret)
 		return ret;
-	if (optind != argc || o.c.ram || o.c.folio || o.c.device || o.c.runs ||
-	    o.c.peer != PEER_NONE || o.yes)
+	if (optind != argc || o.c.ram || o.c.folio || o.c.device || o.c.fault ||
+	    o.c.runs || o.c.peer != PEER_NONE || o.yes)
 		return bad("migrate", "takes only --size and --json",
 			   "see pgmap bench --help");
 	if (o.c.size % 4096 || o.c.size > 1ull << 36)
@@ -253,8 +258,9 @@ const struct cmd cmd_bench = {
 		"pgmap bench migrate [--size SIZE] [--json]\n"
 		"pgmap bench stream|random|hash|sort|bfs|threads [--size SIZE] "
 		"[--ram SIZE]\n"
-		"            [--device NAME[:OPTIONS]] [--folio SIZE] [--pairs "
-		"N]\n"
+		"            [--device NAME[:OPTIONS]] [--folio SIZE] [--fault "
+		"MODE]\n"
+		"            [--pairs N]\n"
 		"            [--against none|swap|zram [--yes]] [--json]\n"
 		"\n"
 		"core     hand pages out and free them, count references, look "

@@ -43,8 +43,8 @@ refused 2 "--what" "unknown option" "${run[@]}" --what "${program[@]}"
 refused 2 "-Z" "unknown short option" "${run[@]}" -Z "${program[@]}"
 refused 2 "--ram takes" "option without its value" "$pgmap" run --ram
 
-refused 2 "auto, thread or hold" "unknown --fault" \
-    "${run[@]}" --fault signal "${program[@]}"
+refused 2 "auto, thread, hold or signal" "unknown --fault" \
+    "${run[@]}" --fault sigsegv "${program[@]}"
 
 for size in "" lots -5 64Q 0x40M 1e9 64MBB nan; do
     refused 2 "is not a size" "--ram '$size'" \

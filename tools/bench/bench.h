@@ -102,6 +102,7 @@ struct compare {
 	const char *work; /* as pgmap-work knows it */
 	uint64_t size, ram, folio;
 	const char *device;
+	const char *fault; /* --fault of pgmap run */
 	enum peer_kind peer;
 	unsigned int runs;
 	bool json;

@@ -145,6 +145,8 @@ static int run_ours(struct run_all *a, struct result *r)
 			a->folio,
 			(char[]){"--device"},
 			(char *)(uintptr_t)a->c->device,
+			(char[]){"--fault"},
+			(char *)(uintptr_t)a->c->fault,
 			(char[]){"--"},
 			a->work,
 			(char *)(uintptr_t)a->c->work,
@@ -231,9 +233,10 @@ static void print_table(const struct run_all *a)
 	char size[OUT_LEN], ram[OUT_LEN], swapped[OUT_LEN];
 	const struct compare *c = a->c;
 
-	printf("%s: %s in %s, device %s; medians (min-max), pairs: %u\n",
+	printf("%s: %s in %s, device %s, --fault %s; medians (min-max), pairs: "
+	       "%u\n",
 	       c->work, out_bytes(size, c->size), out_bytes(ram, c->ram),
-	       c->device, c->runs);
+	       c->device, c->fault, c->runs);
 	printf("%-12s %-6s %26s %26s   times better\n", "", "", "pgmap",
 	       peer_name(c->peer));
 	for (unsigned int m = 0; m < a->ours[0].nr; m++) {
@@ -276,6 +279,7 @@ static int print_json(const struct run_all *a)
 	out_json_u64(j, "size", c->size);
 	out_json_u64(j, "ram", c->ram);
 	out_json_string(j, "device", c->device);
+	out_json_string(j, "fault", c->fault);
 	out_json_u64(j, "folio", c->folio);
 	out_json_string(j, "against", peer_name(c->peer));
 	out_json_u64(j, "pairs", c->runs);
