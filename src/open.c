@@ -261,6 +261,9 @@ enum pg_fault_result pg_host_fault(struct pgmap_mm *mm, uintptr_t va,
 		pg_wait(&h->mm.nobody, 0, TICK_NS);
 	}
 	count_fault(h, start);
+	pg_place_signal(&h->place,
+			(int)((uintptr_t)__builtin_thread_pointer() >> 6),
+			sched_getcpu());
 	kick_if_needed(h);
 	return result;
 }

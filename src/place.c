@@ -24,6 +24,8 @@
  * takes 1 to 2 us to interrupt another one, a virtual one 5 to 10. */
 #define DEAR_NS 4000u
 #define TRIES 15u
+/* Who waits for it while others may be interrupted as well: less is dear. */
+#define DEAR_IN_SIGNAL_NS 2000u
 
 static bool set_policy(int tid, int policy)
 {
@@ -156,7 +158,8 @@ static void measure_flush(struct pg_place *p)
 	*(volatile char *)p->scratch = 1;
 	start = pg_now_ns();
 	pg_sys(madvise, p->scratch, PG_PAGE_SIZE, MADV_DONTNEED);
-	p->nr_dear += pg_now_ns() - start > DEAR_NS;
+	p->nr_dear += pg_now_ns() - start >
+		      (p->signals ? DEAR_IN_SIGNAL_NS : DEAR_NS);
 	p->nr_flushes++;
 }
 
@@ -175,26 +178,19 @@ static void rest_from_idle(struct pg_place *p, uint64_t now)
 		p->rest = MOST_REST_NS;
 }
 
-static uint64_t look_at_signals(struct pg_place *p, const struct pg_stat *st,
-				uint64_t now)
+static void look_at_signals(struct pg_place *p, uint64_t served, uint64_t ahead,
+			    bool one)
 {
-	uint32_t served =
-		(uint32_t)pg_load(&st->faults, relaxed) - p->was_served;
-	uint64_t ahead = pg_load(&st->prefetched, relaxed) - p->was_ahead;
-	bool singles = ahead < served;
+	bool singles = ahead < served || pg_mutant("streams_are_left_alone");
+	bool leaves;
 
-	p->was_served += served;
-	p->was_ahead += ahead;
-	p->look_at = now + (served < FEW ? CALM_NS : LOOK_NS);
-	if (served < FEW)
-		return p->look_at;
-	if (singles)
+	if (singles && !p->beside)
 		measure_flush(p);
-	pg_store(&p->leaves,
-		 (singles || pg_mutant("streams_are_left_alone")) &&
-			 flush_is_dear(p),
-		 relaxed);
-	return p->look_at;
+	leaves = singles && flush_is_dear(p);
+	pg_store(&p->leaves, leaves, relaxed);
+	if (leaves && one)
+		follow(p, (int)pg_load(&p->at_cpu, relaxed));
+	set_beside(p, leaves && one);
 }
 
 uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
@@ -207,8 +203,6 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 
 	if (now < p->look_at)
 		return p->look_at;
-	if (p->signals)
-		return look_at_signals(p, st, now);
 	served = pg_load(&p->served, relaxed) - p->was_served;
 	others = pg_load(&p->others, relaxed) - p->was_others;
 	ahead = pg_load(&st->prefetched, relaxed) - p->was_ahead;
@@ -222,7 +216,7 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 		rest_from_idle(p, now);
 	p->was_waiting = waits;
 	if (served < FEW) {
-		if (!waits && !pg_mutant("idle_for_ever")) {
+		if (!waits && !pg_mutant("idle_for_ever") && !p->signals) {
 			set_idle(p, false);
 			set_beside(p, false);
 		}
@@ -230,6 +224,11 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 		return p->look_at;
 	}
 	one = others <= served / 8 || pg_mutant("idle_for_many");
+	if (p->signals) {
+		look_at_signals(p, served, ahead, one);
+		p->look_at = now + LOOK_NS;
+		return p->look_at;
+	}
 	singles = one &&
 		  (ahead < served || pg_mutant("evictor_is_beside_streams"));
 	follow(p, cpu_of((int)pg_load(&p->tid, relaxed)));

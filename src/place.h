@@ -17,8 +17,8 @@
  * the CPU of the program as well.
  *
  * Where faults are signals there is no F to place. Where K would be beside F,
- * it leaves eviction to the threads that fault: alone on their CPUs they wait
- * for nobody.
+ * it leaves eviction to the threads that fault, and does the rest beside the
+ * one that does, if it is one: a flush then interrupts nobody.
  *
  * What this costs a program that does not fault: nothing; both run anywhere,
  * as any thread.
@@ -44,6 +44,7 @@ struct pg_place {
 
 	bool signals;	    /* faults are signals; set once */
 	pg_atomic32 leaves; /* 1: K leaves eviction to others; relaxed */
+	pg_atomic32 at_cpu; /* of the last fault, with signals; relaxed */
 
 	/* K only. */
 	int fault_tid;	    /* F; set once */
@@ -77,6 +78,14 @@ static inline void pg_place_served(struct pg_place *p, int tid)
 		pg_store(&p->others, pg_load(&p->others, relaxed) + 1, relaxed);
 	}
 	pg_store(&p->served, pg_load(&p->served, relaxed) + 1, relaxed);
+}
+
+/** pg_place_signal() - The same, on the thread itself, whose number is @me. */
+static inline void pg_place_signal(struct pg_place *p, int me, int cpu)
+{
+	if (pg_load(&p->at_cpu, relaxed) != (uint32_t)cpu)
+		pg_store(&p->at_cpu, (uint32_t)cpu, relaxed);
+	pg_place_served(p, me);
 }
 
 /**

@@ -179,33 +179,46 @@ TEST(flushes_are_measured_while_single_pages_come)
 	end();
 }
 
+/* The same, where they are signals. */
+static void signals(unsigned int nr, unsigned int threads)
+{
+	for (unsigned int i = 0; i < nr; i++)
+		pg_place_signal(&place, 1000 + (int)(i % threads),
+				sched_getcpu());
+	now = pg_place_look(&place, &st, now, NULL, NULL);
+}
+
 TEST(where_faults_are_signals_the_evicting_thread_leaves_single_pages_alone)
 {
+	CHECK_EQ(sched_getaffinity(0, sizeof(any), &any), 0);
 	pg_place_init(&place, true);
 	now = 1;
-	now = pg_place_look(&place, &st, now, NULL, NULL);
+	signals(100, 1);
 	place.nr_flushes = 15;
 	place.nr_dear = 15;
 	for (int turn = 0; turn < 3; turn++) {
-		pg_fetch_add(&st.faults, 100, relaxed);
-		now = pg_place_look(&place, &st, now, NULL, NULL);
+		signals(100, 1);
 		CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+		CHECK_EQ(nr_cpus(), 1);
 		/* A few say nothing. */
-		pg_fetch_add(&st.faults, 2, relaxed);
-		now = pg_place_look(&place, &st, now, NULL, NULL);
+		signals(2, 1);
 		CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+		/* Where many fault there is no place beside them. */
+		signals(100, 4);
+		CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+		CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
 		/* Blocks: it is wanted. */
-		pg_fetch_add(&st.faults, 100, relaxed);
 		pg_fetch_add(&st.prefetched, 1600, relaxed);
-		now = pg_place_look(&place, &st, now, NULL, NULL);
+		signals(100, 1);
 		CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
+		CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
 	}
 	/* Nor where a flush costs little. */
 	place.nr_dear = 3;
-	pg_fetch_add(&st.faults, 100, relaxed);
-	pg_place_look(&place, &st, now, NULL, NULL);
+	signals(100, 1);
 	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
-	pg_place_fini(&place);
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	end();
 }
 
 TEST_MAIN()
