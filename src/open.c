@@ -300,8 +300,11 @@ static void serve_ask(struct host *h)
 
 static bool leaves_eviction(struct host *h)
 {
+	/* What K itself uses to break a folio comes on top, and is no reason to
+	 * evict. */
 	return pg_load(&h->place.leaves, relaxed) &&
-	       pg_mm_used(&h->mm) <= pg_load(&h->mm.budget, relaxed);
+	       pg_mm_used(&h->mm) <= pg_load(&h->mm.budget, relaxed) +
+					     2 * pg_block_pages(&h->mm);
 }
 
 static void evict_body(void *arg)
