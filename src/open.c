@@ -184,7 +184,7 @@ static void serve_request(struct host *h, struct request *r)
 	if (pg_load(&r->state, acquire) != ASKED)
 		return;
 	r->result = pg_fault(&h->mm, r->ev.va, r->ev.flags);
-	follow(h, r->ev.tid);
+	pg_place_served(&h->place, r->ev.tid);
 	pg_store(&r->state, ANSWERED, release);
 	pg_wake(&r->state);
 }
