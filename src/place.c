@@ -181,6 +181,7 @@ static void rest_from_idle(struct pg_place *p, uint64_t now)
 static void look_at_signals(struct pg_place *p, uint64_t served, uint64_t ahead,
 			    bool one)
 {
+	uint32_t cpu = pg_load(&p->at_cpu, relaxed);
 	bool singles = ahead < served || pg_mutant("streams_are_left_alone");
 	bool leaves;
 
@@ -188,9 +189,9 @@ static void look_at_signals(struct pg_place *p, uint64_t served, uint64_t ahead,
 		measure_flush(p);
 	leaves = singles && flush_is_dear(p);
 	pg_store(&p->leaves, leaves, relaxed);
-	if (leaves && one)
-		follow(p, (int)pg_load(&p->at_cpu, relaxed));
-	set_beside(p, leaves && one);
+	if (leaves && one && cpu < PG_PLACE_CPUS)
+		follow(p, (int)cpu);
+	set_beside(p, leaves && one && p->cpu >= 0);
 }
 
 uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,

@@ -258,14 +258,6 @@ static void run_elsewhere(void (*fn)(void *arg), void *arg)
 	pg_fetch_and(&bus.work, ~(1u << i), release);
 }
 
-void pg_sigbus_run(void (*fn)(void *arg), void *arg)
-{
-	uint64_t mask = pg_signals_block();
-
-	run_elsewhere(fn, arg);
-	pg_signals_restore(mask);
-}
-
 /* ---- the handler ---- */
 
 static void act(const struct action *a)

@@ -36,11 +36,6 @@ _Noreturn void pg_sigbus_exit(int status);
  * or might be. What it uses is held. Return: as a hook. */
 int pg_sigbus_call(struct pg_call *call);
 
-/** pg_sigbus_run() - Run @fn(@arg) with all signals blocked that others send,
- * on a stack of PG_HOST_STACK bytes at least. Context: a thread of the
- * program, which holds no lock. */
-void pg_sigbus_run(void (*fn)(void *arg), void *arg);
-
 /** pg_sigbus_forked() - In a fork child. */
 void pg_sigbus_forked(void);
 

@@ -298,7 +298,7 @@ CASE_STATUS(a_file_past_its_end_a_second_time, -SIGBUS)
 	volatile char *bad = short_file();
 
 	work = filled(WORK, 1);
-	catch_bus(SA_RESETHAND);
+	catch_bus((int)SA_RESETHAND);
 	(void)*bad; /* handled, and made again */
 }
 
