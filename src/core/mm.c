@@ -781,12 +781,26 @@ void pgmap_mm_change_begin(struct pgmap_mm *mm)
 	pg_write_lock(&mm->lock, LOCK_MM);
 }
 
-void pgmap_mm_change_end(struct pgmap_mm *mm)
+static void wake_parked(struct pgmap_mm *mm)
 {
-	pg_write_unlock(&mm->lock, LOCK_MM);
 	/* Partner: the store in pg_fault(). */
 	if (pg_xchg(&mm->parked, 0, seq_cst) && mm->change_end)
 		mm->change_end(mm);
+}
+
+bool pg_mm_change_trybegin(struct pgmap_mm *mm)
+{
+	if (pg_write_trylock(&mm->lock, LOCK_MM))
+		return true;
+	if (!pg_mutant("failed_try_wakes_nobody"))
+		wake_parked(mm);
+	return false;
+}
+
+void pgmap_mm_change_end(struct pgmap_mm *mm)
+{
+	pg_write_unlock(&mm->lock, LOCK_MM);
+	wake_parked(mm);
 }
 
 /* Two ranges, and what came of it: arguments of what runs on mm->run. */

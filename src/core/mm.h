@@ -140,6 +140,11 @@ const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va);
  * UINTPTR_MAX. Takes no lock; waits for whoever changes the ranges. */
 uintptr_t pg_mm_next_managed(struct pgmap_mm *mm, uintptr_t va);
 
+/** pg_mm_change_trybegin() - pgmap_mm_change_begin(), unless somebody holds
+ * LOCK_MM. A fault that came during the attempt was sent away; it is woken.
+ * Return: is it held now? */
+bool pg_mm_change_trybegin(struct pgmap_mm *mm);
+
 /* The functions of pgmap.h, for a caller that holds LOCK_MM for writing. What
  * somebody holds is not adopted. */
 int pg_mm_adopt(struct pgmap_mm *mm, uintptr_t va, size_t nr);

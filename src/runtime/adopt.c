@@ -533,7 +533,7 @@ static bool scan(struct pgmap_mm *mm)
 	/* Who holds memory looks at the instance to know what is managed. */
 	if (!pg_load(&pg_rt.mm, acquire))
 		return false;
-	if (!pg_write_trylock(&mm->lock, LOCK_MM))
+	if (!pg_mm_change_trybegin(mm))
 		return false;
 	if (!pg_load(&pg_rt.off, relaxed))
 		each_region(adopt_region, &s);

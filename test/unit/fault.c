@@ -628,6 +628,26 @@ TEST(the_end_of_a_change_wakes_only_if_a_fault_was_parked)
 	world_close();
 }
 
+TEST(a_try_to_change_that_fails_wakes_who_was_sent_away_by_it)
+{
+	world_open(64, 1024, 16);
+	w.mm.change_end = count_end;
+	ends = 0;
+	CHECK(pg_mm_change_trybegin(&w.mm));
+	CHECK_EQ(pg_fault(&w.mm, AT(3), 0), PG_FAULT_PARKED);
+	pgmap_mm_change_end(&w.mm);
+	CHECK_EQ(ends, 1);
+	/* A reader is there, and a fault met the attempt, not the reader. */
+	pg_read_lock(&w.mm.lock, LOCK_MM);
+	pg_store(&w.mm.parked, 1, relaxed);
+	CHECK(!pg_mm_change_trybegin(&w.mm));
+	CHECK_EQ(ends, 2);
+	CHECK(!pg_mm_change_trybegin(&w.mm));
+	CHECK_EQ(ends, 2);
+	pg_read_unlock(&w.mm.lock, LOCK_MM);
+	world_close();
+}
+
 /* ---- Many threads ---- */
 
 #define READERS 16
