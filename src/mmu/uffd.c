@@ -896,8 +896,9 @@ static int zap(struct uffd *u, uintptr_t va, size_t nr, size_t *done)
 
 /*
  * Stores are kept out from the write protection to the zap. A thread that
- * wants to store meanwhile sleeps; the fault thread does not see its message,
- * and the wake-up at the end lets it fault again, on an absent page.
+ * wants to store meanwhile sleeps, and the wake-up at the end lets it fault
+ * again, on an absent page. One that goes to sleep after the zap misses it, so
+ * its message is delivered as that of any fault.
  */
 static int copy_out(struct uffd *u, uintptr_t va, char *buf, size_t nr,
 		    size_t *done)
@@ -1200,8 +1201,8 @@ static bool decode(struct uffd *u, const struct uffd_msg *msg,
 	*ev = (struct pg_uffd_event){0};
 	switch (msg->event) {
 	case UFFD_EVENT_PAGEFAULT:
-		/* A store to a page that is on its way out; see copy_out(). */
-		if (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP)
+		if (msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP &&
+		    pg_mutant("stores_to_what_leaves_are_not_told"))
 			return false;
 		ev->kind = PG_UFFD_FAULT;
 		ev->va = msg->arg.pagefault.address & page;

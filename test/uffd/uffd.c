@@ -1162,6 +1162,37 @@ TEST(N14_no_store_is_lost_when_pages_are_copied_out)
 	check_no_lost_store(&copy_config);
 }
 
+static void *write_word(void *p)
+{
+	*(volatile uint64_t *)p = 77;
+	return NULL;
+}
+
+/* Whoever goes to sleep when the page has just gone gets no other wake-up. */
+TEST(N14_a_store_to_what_is_on_its_way_out_is_told_as_a_fault)
+{
+	struct world *w = world_with(&copy_config, 8);
+	struct uffdio_writeprotect arg = {
+		.range = {.start = page(w, 3), .len = PAGE},
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	struct pg_uffd_event ev;
+	pthread_t t;
+
+	memset(w->va, 0, 8 * PAGE);
+	CHECK_EQ(ioctl(pg_uffd_fd(w->m), UFFDIO_WRITEPROTECT, &arg), 0);
+	CHECK_EQ(pthread_create(&t, NULL, write_word, w->va + 3 * PAGE), 0);
+	CHECK_EQ(pg_uffd_read(w->m, &ev, 1, 5000), 1);
+	CHECK_EQ(ev.kind, PG_UFFD_FAULT);
+	CHECK_EQ(ev.va, page(w, 3));
+	CHECK_EQ(ev.flags, PG_FAULT_WRITE);
+	arg.mode = 0;
+	CHECK_EQ(ioctl(pg_uffd_fd(w->m), UFFDIO_WRITEPROTECT, &arg), 0);
+	pthread_join(t, NULL);
+	CHECK_EQ(word(w->va + 3 * PAGE), 77);
+	world_end(w);
+}
+
 TEST(N14_no_store_is_lost_when_pages_are_copied_out_and_events_are_on)
 {
 	const struct pg_uffd_config config = {.events = true,
