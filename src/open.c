@@ -364,6 +364,9 @@ static void evict_body(void *arg)
 			pg_store(&h->asleep, 0, relaxed);
 		}
 	}
+	/* F has all to take down, and nobody who sees that it does not get on.
+	 */
+	pg_place_leave(&h->place);
 }
 
 /* ---- Start ---- */

@@ -63,8 +63,6 @@ void pg_place_init(struct pg_place *p, bool signals)
 		.rest = REST_NS,
 		.signals = signals,
 	};
-	if (pg_sys(sched_getaffinity, 0, sizeof(p->any), p->any) < 0)
-		memset(p->any, 0xff, sizeof(p->any));
 }
 
 void pg_place_fini(struct pg_place *p)
@@ -116,6 +114,12 @@ static bool set_cpu(const struct pg_place *p, int tid, int cpu)
 		memcpy(mask, p->any, sizeof(mask));
 	else
 		mask[cpu / 64] = 1ul << (cpu % 64);
+	if (pg_sys(sched_setaffinity, tid, sizeof(mask), mask) >= 0)
+		return true;
+	if (cpu >= 0)
+		return false;
+	/* The process may have got other CPUs altogether. */
+	memset(mask, 0xff, sizeof(mask));
 	return pg_sys(sched_setaffinity, tid, sizeof(mask), mask) >= 0;
 }
 
@@ -135,14 +139,32 @@ static void set_beside(struct pg_place *p, bool beside)
 		p->beside = beside;
 }
 
+/* Where may both run, as long as neither was put anywhere? */
+static void look_where(struct pg_place *p)
+{
+	if (pg_sys(sched_getaffinity, p->fault_tid, sizeof(p->any), p->any) < 0)
+		memset(p->any, 0xff, sizeof(p->any));
+}
+
 /* F and, if it is there too, K. */
 static void follow(struct pg_place *p, int cpu)
 {
+	if (p->cpu < 0)
+		look_where(p);
 	if (cpu < 0 || cpu == p->cpu || !set_cpu(p, p->fault_tid, cpu))
 		return;
 	p->cpu = cpu;
 	if (p->beside)
 		set_beside(p, true);
+}
+
+void pg_place_leave(struct pg_place *p)
+{
+	set_idle(p, false);
+	set_beside(p, false);
+	if (p->cpu >= 0 && !pg_mutant("fault_thread_stays") &&
+	    set_cpu(p, p->fault_tid, -1))
+		p->cpu = -1;
 }
 
 static void measure_flush(struct pg_place *p)
@@ -217,10 +239,8 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 		rest_from_idle(p, now);
 	p->was_waiting = waits;
 	if (served < FEW) {
-		if (!waits && !pg_mutant("idle_for_ever") && !p->signals) {
-			set_idle(p, false);
-			set_beside(p, false);
-		}
+		if (!waits && !pg_mutant("idle_for_ever") && !p->signals)
+			pg_place_leave(p);
 		p->look_at = now + (p->idle ? LOOK_NS : CALM_NS);
 		return p->look_at;
 	}

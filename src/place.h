@@ -60,7 +60,7 @@ struct pg_place {
 	uint64_t was_ahead; /* prefetched pages */
 	char *scratch;	    /* a page, to measure with */
 	unsigned int nr_flushes, nr_dear;
-	unsigned long any[PG_PLACE_CPUS / 64]; /* where K may run */
+	unsigned long any[PG_PLACE_CPUS / 64]; /* where both may run */
 };
 
 /** pg_place_init() - @signals: faults are signals. Context: F, before there is
@@ -96,5 +96,8 @@ static inline void pg_place_signal(struct pg_place *p, int me, int cpu)
 uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 		       uint64_t now, bool (*waiting)(struct pg_mmu *),
 		       struct pg_mmu *mmu);
+
+/** pg_place_leave() - Let F and K run anywhere, as any thread. Context: K. */
+void pg_place_leave(struct pg_place *p);
 
 #endif

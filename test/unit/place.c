@@ -68,6 +68,21 @@ TEST(where_one_thread_faults_its_cpu_is_shared_until_that_ends)
 	CHECK(CPU_ISSET((size_t)sched_getcpu(), &any));
 	faults(0, 1);
 	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
+	end();
+}
+
+TEST(who_says_later_where_threads_may_run_is_heard)
+{
+	cpu_set_t one;
+
+	begin();
+	CPU_ZERO(&one);
+	CPU_SET((size_t)sched_getcpu(), &one);
+	CHECK_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+	faults(100, 1);
+	faults(0, 1);
+	CHECK_EQ(nr_cpus(), 1);
 	end();
 }
 
