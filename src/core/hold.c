@@ -162,6 +162,18 @@ uintptr_t pg_hold_missing(struct pgmap_mm *mm, const struct pg_hold *h)
 	return 0;
 }
 
+void pg_hold_copy(const struct pg_holds *t, uint32_t i, struct pg_hold *h)
+{
+	const struct pg_hold_slot *s = &t->slot[i];
+
+	h->slot = i;
+	h->nr = pg_load(&s->nr, relaxed);
+	for (uint32_t k = 0; k < h->nr; k++) {
+		h->range[k].start = pg_load(&s->range[k].start, relaxed);
+		h->range[k].end = pg_load(&s->range[k].end, relaxed);
+	}
+}
+
 int pg_hold_bring(struct pgmap_mm *mm, const struct pg_hold *h)
 {
 	int ret = 0;

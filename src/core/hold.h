@@ -99,6 +99,10 @@ void pg_hold_drop(struct pg_holds *t, struct pg_hold *h);
  * in RAM: 0 when all are. They stay so until it is dropped. */
 uintptr_t pg_hold_missing(struct pgmap_mm *mm, const struct pg_hold *h);
 
+/** pg_hold_copy() - What slot @i, which stays taken, holds: for who must not
+ * read the stack of who took it. */
+void pg_hold_copy(const struct pg_holds *t, uint32_t i, struct pg_hold *h);
+
 /**
  * pg_hold_bring() - Load what is missing of @h. On a thread with the
  * descriptors of the MMU.

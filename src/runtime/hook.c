@@ -67,11 +67,51 @@ static struct pgmap_mm *armed(void)
 }
 
 /*
+ * A thread that waits for LOCK_MM, or holds it, must not fault: F would park
+ * the fault until it lets go. Its stack may be managed, if the program made it
+ * of ordinary memory (coroutines do). Hold the part that we use, then keep it
+ * apart for good.
+ */
+#define STACK_BELOW ((uintptr_t)64 << 10)
+#define STACK_ABOVE ((uintptr_t)16 << 10)
+
+static void keep_stack(struct pgmap_mm *mm, uintptr_t sp)
+{
+	uintptr_t start = page_down(sp) - STACK_BELOW;
+	uintptr_t end = page_up(sp) + STACK_ABOVE;
+
+	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE)
+		return;
+	if (pg_rt.holds) {
+		struct pg_hold h;
+
+		uint64_t mask;
+
+		pg_hold_init(&h);
+		pg_hold_add(&h, start, end - start);
+		pg_hook_hold(&h);
+		mask = pg_signals_block();
+		pg_apart_release(start, end,
+				 offsetof(struct pgmap_left_alone, stacks));
+		pg_signals_restore(mask);
+		pg_hold_drop(pg_rt.holds, &h);
+		return;
+	}
+	/* Locked pages do not leave. What lies beyond the stack may be no
+	 * memory at all: lock page by page. */
+	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
+		pg_sys(mlock, p, PG_PAGE_SIZE);
+	pg_apart_release(start, end, offsetof(struct pgmap_left_alone, stacks));
+	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
+		pg_sys(munlock, p, PG_PAGE_SIZE);
+}
+
+/*
  * A call is about to change what is mapped. Return: the instance, with LOCK_MM
  * held for writing, also before memory is managed: K may be looking at what is
  * mapped, to manage it. NULL: there is none yet, and arm() waits for us.
  */
-static struct pgmap_mm *change_begin(void)
+static struct pgmap_mm *change_begin(const struct pg_call *c)
 {
 	struct pgmap_mm *mm = pg_load(&pg_rt.mm, acquire);
 
@@ -83,6 +123,9 @@ static struct pgmap_mm *change_begin(void)
 			return NULL;
 		pg_fetch_sub(&pg_rt.changing, 1, seq_cst);
 	}
+	/* Perhaps managed only since the call began, by ourselves. */
+	if (armed())
+		keep_stack(mm, c->sp);
 	pgmap_mm_change_begin(mm);
 	return mm;
 }
@@ -157,7 +200,7 @@ static void hook_mmap(struct pg_call *c)
 
 	pg_adopt_begin(coming);
 	if (changes)
-		mm = change_begin();
+		mm = change_begin(c);
 	c->ret = make(c);
 	if (!pg_sys_failed(c->ret)) {
 		uintptr_t start = (uintptr_t)c->ret;
@@ -178,7 +221,7 @@ static void hook_mmap(struct pg_call *c)
 
 static void hook_munmap(struct pg_call *c)
 {
-	struct pgmap_mm *mm = change_begin();
+	struct pgmap_mm *mm = change_begin(c);
 
 	c->ret = make(c);
 	if (!c->ret)
@@ -218,7 +261,7 @@ static void hook_mremap(struct pg_call *c)
 	bool ours, managed;
 
 	pg_adopt_begin(coming);
-	mm = change_begin();
+	mm = change_begin(c);
 	managed = mm && armed();
 	ours = mm && pg_mm_find(mm, old);
 	c->ret = ours ? pgmap_mm_remap_begin(mm, (void *)old, old_len) : 0;
@@ -253,7 +296,7 @@ static void hook_brk(struct pg_call *c)
 	old = pg_rt.brk;
 	coming = want > old && old ? want - old : 0;
 	pg_adopt_begin(coming);
-	mm = change_begin();
+	mm = change_begin(c);
 	managed = mm && armed();
 	old = page_up(pg_rt.brk);
 	c->ret = make(c);
@@ -317,7 +360,7 @@ static void hook_madvise(struct pg_call *c)
 		c->ret = make(&made);
 		return;
 	}
-	mm = change_begin();
+	mm = change_begin(c);
 	/* After MADV_FREE contents are undefined until written again: zeros
 	 * will do, and free the memory at once. */
 	if (mm && c->arg[2] == MADV_FREE && all_managed(mm, start, start + len))
@@ -471,46 +514,6 @@ static void hook_vmsplice(const struct pg_call *c)
 	}
 }
 
-/*
- * A thread that waits for LOCK_MM, or holds it, must not fault: F would park
- * the fault until it lets go. Its stack may be managed, if the program made it
- * of ordinary memory (coroutines do). Hold the part that we use, then keep it
- * apart for good.
- */
-#define STACK_BELOW ((uintptr_t)64 << 10)
-#define STACK_ABOVE ((uintptr_t)16 << 10)
-
-static void keep_stack(struct pgmap_mm *mm, uintptr_t sp)
-{
-	uintptr_t start = page_down(sp) - STACK_BELOW;
-	uintptr_t end = page_up(sp) + STACK_ABOVE;
-
-	if (pg_pte_state(pg_pte_read(&mm->pt, sp)) == PG_PTE_HOLE)
-		return;
-	if (pg_rt.holds) {
-		struct pg_hold h;
-
-		uint64_t mask;
-
-		pg_hold_init(&h);
-		pg_hold_add(&h, start, end - start);
-		pg_hook_hold(&h);
-		mask = pg_signals_block();
-		pg_apart_release(start, end,
-				 offsetof(struct pgmap_left_alone, stacks));
-		pg_signals_restore(mask);
-		pg_hold_drop(pg_rt.holds, &h);
-		return;
-	}
-	/* Locked pages do not leave. What lies beyond the stack may be no
-	 * memory at all: lock page by page. */
-	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
-		pg_sys(mlock, p, PG_PAGE_SIZE);
-	pg_apart_release(start, end, offsetof(struct pgmap_left_alone, stacks));
-	for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE)
-		pg_sys(munlock, p, PG_PAGE_SIZE);
-}
-
 /* What the kernel would refuse is not ours to look at. */
 static bool readable(const struct pg_call *c)
 {
@@ -637,9 +640,14 @@ static int hook_call(struct pg_call *c)
 
 /* ---- Where the kernel's faults are not served ---- */
 
+/* On K, who has nobody to serve its faults: the stack of who asks may just be
+ * on its way out. */
 static int bring_job(struct pgmap_mm *mm, void *arg)
 {
-	return pg_hold_bring(mm, arg);
+	struct pg_hold h;
+
+	pg_hold_copy(pg_rt.holds, (uint32_t)(uintptr_t)arg, &h);
+	return pg_hold_bring(mm, &h);
 }
 
 /* Not by a load: the stack that it was on may be gone. In a vfork child the
@@ -689,7 +697,8 @@ void pg_hook_hold(struct pg_hold *h)
 	mm = pg_load(&pg_rt.mm, acquire);
 	while (mm && pg_hold_missing(mm, h)) {
 		uint64_t mask = pg_signals_block();
-		int ret = pg_host_run(mm, bring_job, h);
+		int ret =
+			pg_host_run(mm, bring_job, (void *)(uintptr_t)h->slot);
 
 		pg_signals_restore(mask);
 		if (!ret)
