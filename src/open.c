@@ -796,7 +796,7 @@ static void child_body(void *arg)
 	run(h, ret);
 }
 
-int pg_host_fork_child(struct pgmap_mm *mm)
+int pg_host_fork_child(struct pgmap_mm *mm, bool shares_fds)
 {
 	struct host *h = host_of(mm);
 	char error[256] = "";
@@ -815,6 +815,8 @@ int pg_host_fork_child(struct pgmap_mm *mm)
 	pg_store(&h->state, STARTING, relaxed);
 	h->error = error;
 	h->error_len = sizeof(error);
+	if (h->hooks.signal && shares_fds)
+		pg_uffd_leave_fds(h->mmu);
 	if (h->hooks.signal)
 		h->inherited = pg_uffd_inherit(h->mmu, h->error, h->error_len);
 	memset(h->request, 0, sizeof(h->request));

@@ -86,12 +86,12 @@ int pg_host_fork_prepare(struct pgmap_mm *mm);
 void pg_host_fork_parent(struct pgmap_mm *mm, bool failed);
 /**
  * pg_host_fork_child() - In the child, before anything else of it runs: own
- * userfaultfd, own threads.
+ * userfaultfd, own threads. @shares_fds: its descriptor table is its parent's.
  *
  * Return: 0; 1: it cannot be managed (it may have lost the right to), has been
  * given all its memory, and @mm must not be used any more; or a negative
  * errno: pages that are away cannot be had, and the child must not go on.
  */
-int pg_host_fork_child(struct pgmap_mm *mm);
+int pg_host_fork_child(struct pgmap_mm *mm, bool shares_fds);
 
 #endif

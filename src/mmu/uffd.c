@@ -319,7 +319,8 @@ static int move_up(struct uffd *u)
 
 	pg_sys(prlimit64, 0, RLIMIT_NOFILE, NULL, &lim);
 	min = (long)(lim.rlim_cur < HIGHEST_FD ? lim.rlim_cur : HIGHEST_FD);
-	min = min > 4 * PG_UFFD_FDS ? min - 4 * PG_UFFD_FDS : 0;
+	/* Never 0 to 2, which may be closed: others write there. */
+	min = min > 4 * PG_UFFD_FDS + 3 ? min - 4 * PG_UFFD_FDS : 3;
 	for (size_t i = 0; i < PG_UFFD_FDS; i++) {
 		long fd;
 
@@ -481,6 +482,13 @@ int pg_uffd_inherit(struct pg_mmu *m, char *error, size_t error_len)
 		}
 	}
 	return ret;
+}
+
+void pg_uffd_leave_fds(struct pg_mmu *m)
+{
+	struct uffd *u = to_uffd(m);
+
+	u->fd = u->pool_fd = u->pagemap = u->mem = -1;
 }
 
 unsigned int pg_uffd_fds(const struct pg_mmu *m, int fds[PG_UFFD_FDS])

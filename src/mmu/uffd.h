@@ -97,6 +97,10 @@ void pg_uffd_forget(struct pg_mmu *m);
  */
 int pg_uffd_inherit(struct pg_mmu *m, char *error, size_t error_len);
 
+/** pg_uffd_leave_fds() - In a fork child that has its parent's descriptor
+ * table: what is open there is the parent's. Before pg_uffd_inherit(). */
+void pg_uffd_leave_fds(struct pg_mmu *m);
+
 /**
  * pg_uffd_read() - Wait for faults and events.
  * @ev:         Array of @n.

@@ -28,7 +28,7 @@
 /* A child that lives longer takes its part of the budget. */
 #define CHILD_GRACE_NS 10000000u
 
-static void in_child(struct pgmap_mm *mm)
+static void in_child(struct pgmap_mm *mm, bool shares_fds)
 {
 	pg_rt.pid = (pid_t)pg_sys(getpid);
 	pg_rt.proc = NULL;
@@ -50,7 +50,7 @@ static void in_child(struct pgmap_mm *mm)
 	memset(&mm->stat, 0, sizeof(mm->stat));
 	pg_store(&mm->stat.budget, pg_rt.control->budget, relaxed);
 	pg_nofork_child(mm);
-	switch (pg_host_fork_child(mm)) {
+	switch (pg_host_fork_child(mm, shares_fds)) {
 	case 0:
 		break;
 	case 1:
@@ -69,13 +69,26 @@ static void in_child(struct pgmap_mm *mm)
 		pg_control_managed(pg_rt.control, pg_rt.proc);
 }
 
+/* What the call asks for; of clone() the flags only. Reads memory of the
+ * program. Return: 0 or -E2BIG. */
+static int read_args(const struct pg_call *c, struct clone_args *a)
+{
+	*a = (struct clone_args){0};
+	if (c->nr == SYS_clone)
+		a->flags = (uint64_t)c->arg[0];
+	if (c->nr != SYS_clone3)
+		return 0;
+	if ((size_t)c->arg[1] > sizeof(*a))
+		return -E2BIG;
+	memcpy(a, (const void *)c->arg[0], (size_t)c->arg[1]);
+	return 0;
+}
+
 /* The call without the stack it asks for: ours is copied, and ours it must
  * be until we return. Return: what the kernel said. */
-static long clone_here(const struct pg_call *c, uintptr_t *sp)
+static long clone_here(const struct pg_call *c, struct clone_args *a,
+		       uintptr_t *sp)
 {
-	struct clone_args a = {0};
-	size_t n = (size_t)c->arg[1];
-
 	*sp = 0;
 	switch (c->nr) {
 	case SYS_fork:
@@ -85,13 +98,10 @@ static long clone_here(const struct pg_call *c, uintptr_t *sp)
 		return pg_sys6(SYS_clone, c->arg[0], 0, c->arg[2], c->arg[3],
 			       c->arg[4], 0);
 	default:
-		if (n > sizeof(a))
-			return -E2BIG;
-		memcpy(&a, (const void *)c->arg[0], n);
-		*sp = a.stack ? a.stack + a.stack_size : 0;
-		a.stack = 0;
-		a.stack_size = 0;
-		return pg_sys(clone3, &a, n);
+		*sp = a->stack ? a->stack + a->stack_size : 0;
+		a->stack = 0;
+		a->stack_size = 0;
+		return pg_sys(clone3, a, c->arg[1]);
 	}
 }
 
@@ -128,10 +138,14 @@ static pg_atomic32 *shared_word(const struct pgmap_mm *mm)
 
 void pg_fork(struct pg_call *c)
 {
+	struct clone_args args;
 	struct pgmap_mm *mm;
 	pg_atomic32 *word;
 	uintptr_t sp;
 
+	c->ret = read_args(c, &args);
+	if (c->ret)
+		return;
 	/* Not while another thread starts F and K. */
 	pg_lock(&pg_rt.lock, LOCK_FORK);
 	mm = pg_load(&pg_rt.mm, acquire);
@@ -145,11 +159,11 @@ void pg_fork(struct pg_call *c)
 	/* Nor while one is half-way through a change of the range tables. The
 	 * child forgets both locks. */
 	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
-	c->ret = clone_here(c, &sp);
+	c->ret = clone_here(c, &args, &sp);
 	if (c->ret != 0)
 		pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
 	if (c->ret == 0) {
-		in_child(mm);
+		in_child(mm, args.flags & CLONE_FILES);
 		pg_control_fork_end(pg_rt.control);
 		if (sp)
 			c->sp = sp;

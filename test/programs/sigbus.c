@@ -7,6 +7,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -398,6 +399,32 @@ CASE(programs_that_close_all_descriptors)
 	CHECK(is_filled(work, WORK, 1));
 	CHECK(open("/dev/null", O_RDONLY) == 3);
 	CHECK(dup2(3, 200) == 200 && !close(200));
+}
+
+CASE(a_child_that_shares_the_descriptors)
+{
+	int ends[2];
+	pid_t pid;
+	char c;
+
+	work = filled(WORK, 1);
+	CHECK(!pipe(ends));
+	pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0l, 0l, 0l, 0l);
+	if (!pid) {
+		push_out();
+		CHECK(is_filled(work, WORK, 1));
+		CHECK(write(ends[1], "x", 1) == 1);
+		fill(work, WORK, 2);
+		push_out();
+		CHECK(is_filled(work, WORK, 2));
+		_exit(3);
+	}
+	CHECK(read(ends[0], &c, 1) == 1);
+	push_out();
+	CHECK(is_filled(work, WORK, 1));
+	check_child(pid, 3);
+	push_out();
+	CHECK(is_filled(work, WORK, 1));
 }
 
 CASE(a_vfork_child_that_faults)
