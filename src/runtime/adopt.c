@@ -130,9 +130,29 @@ static int each_region(void (*fn)(const struct region *, void *), void *arg)
 
 void pg_apart_add_(uintptr_t start, uintptr_t end, size_t reason)
 {
+	if (reason == offsetof(struct pgmap_left_alone, foreign))
+		pg_store(&pg_rt.foreign, 1, relaxed);
 	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
 	pg_ranges_set(&pg_rt.apart, start, end, reason);
 	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+}
+
+bool pg_apart_foreign(uintptr_t addr)
+{
+	const struct pg_ranges *r = &pg_rt.apart;
+	bool foreign;
+	uint32_t i;
+
+	/* Most programs have no such memory, and this is asked for each fault.
+	 */
+	if (!pg_load(&pg_rt.foreign, relaxed))
+		return false;
+	pg_lock(&pg_rt.ranges_lock, LOCK_LEAF);
+	i = pg_ranges_find(r, addr);
+	foreign = i < r->nr && r->range[i].start <= addr &&
+		  r->range[i].tag == offsetof(struct pgmap_left_alone, foreign);
+	pg_unlock(&pg_rt.ranges_lock, LOCK_LEAF);
+	return foreign;
 }
 
 void pg_ranges_unmapped(uintptr_t start, uintptr_t end)

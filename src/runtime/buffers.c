@@ -554,9 +554,16 @@ static void find_ioctl(const struct finder *f)
 		size = KINDS_WITHOUT_SIZE;
 	if (p < PG_PAGE_SIZE)
 		return;
+	if (_IOC_TYPE(cmd) == UFFDIO &&
+	    !pg_mutant("what_is_to_be_watched_is_filled")) {
+		/* The ranges that it names are not used, but for the source of
+		 * a copy, and what is absent there is to stay absent. */
+		add(f, p, size);
+		if (cmd == UFFDIO_COPY && read_user(f, w, p, 24))
+			add(f, w[1], w[2]);
+		return;
+	}
 	find_nested(f, p, size);
-	if (cmd == UFFDIO_COPY && read_user(f, w, p, 24))
-		add(f, w[1], w[2]);
 	if (cmd == IOC_FIEMAP && read_user(f, w, p, 32))
 		add(f, p + 32, (w[3] & UINT32_MAX) * 56);
 	if (cmd == IOC_DEDUPE && read_user(f, w, p, 24))

@@ -57,6 +57,7 @@ struct pg_runtime {
 
 	struct pg_lock lock;	    /* LOCK_FORK: starting, brk */
 	uintptr_t brk;		    /* lock; end of the heap, 0 not known */
+	pg_atomic32 foreign;	    /* something of apart may be; relaxed */
 	struct pg_lock ranges_lock; /* LOCK_LEAF: the next three */
 	/* Never managed; tag: offset in struct pgmap_left_alone. */
 	struct pg_ranges apart;
@@ -121,6 +122,8 @@ uint64_t pg_adopt_tick(void *ctx, struct pgmap_mm *mm);
 #define pg_apart_add(start, end, why)                                          \
 	pg_apart_add_(start, end, offsetof(struct pgmap_left_alone, why))
 void pg_apart_add_(uintptr_t start, uintptr_t end, size_t reason);
+/** pg_apart_foreign() - Is @addr watched by a userfaultfd of the program? */
+bool pg_apart_foreign(uintptr_t addr);
 /** pg_ranges_unmapped() - [@start, @end) is unmapped, or mapped anew: nothing
  * that was said of it holds. */
 void pg_ranges_unmapped(uintptr_t start, uintptr_t end);

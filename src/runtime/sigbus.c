@@ -416,7 +416,9 @@ static enum pg_fault_result serve_access(const siginfo_t *info,
 
 	if (uc->uc_mcontext.gregs[REG_ERR] & ERROR_WRITE)
 		f.flags = PG_FAULT_WRITE;
-	if (!f.mm)
+	/* We would fill what the program means to fill itself. */
+	if (!f.mm ||
+	    (pg_apart_foreign(f.va) && !pg_mutant("foreign_faults_are_served")))
 		return PG_FAULT_FOREIGN;
 	if (is_ours((uintptr_t)__builtin_frame_address(0)))
 		serve(&f);

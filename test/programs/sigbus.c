@@ -5,11 +5,13 @@
  */
 #include "behaviour.h"
 
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -424,6 +426,48 @@ CASE(a_child_that_shares_the_descriptors)
 	CHECK(is_filled(work, WORK, 1));
 	check_child(pid, 3);
 	push_out();
+	CHECK(is_filled(work, WORK, 1));
+}
+
+static int own_uffd;
+static char *own;
+
+/* Each page gets what its place says. */
+static void on_own_fault(int sig, siginfo_t *info, void *context)
+{
+	static char page[PAGE] __attribute__((aligned(PAGE)));
+	uintptr_t at = (uintptr_t)info->si_addr & ~(uintptr_t)(PAGE - 1);
+	struct uffdio_copy copy = {at, (uintptr_t)page, PAGE, 0, 0};
+
+	(void)sig;
+	(void)context;
+	fill(page, PAGE, 100 + (at - (uintptr_t)own) / PAGE);
+	CHECK(!ioctl(own_uffd, UFFDIO_COPY, &copy));
+	nr_handled++;
+}
+
+CASE(programs_that_serve_faults_by_signal_themselves)
+{
+	struct uffdio_api api = {UFFD_API, UFFD_FEATURE_SIGBUS, 0};
+	struct sigaction sa = {.sa_flags = SA_SIGINFO};
+	struct uffdio_register reg = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+
+	work = filled(WORK, 1);
+	own_uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | 1);
+	if (own_uffd < 0 || ioctl(own_uffd, UFFDIO_API, &api))
+		SKIP("no userfaultfd with signals");
+	sa.sa_sigaction = on_own_fault;
+	CHECK(!sigaction(SIGBUS, &sa, NULL));
+	own = map(4 * MB);
+	reg.range.start = (uintptr_t)own;
+	reg.range.len = 4 * MB;
+	CHECK(!ioctl(own_uffd, UFFDIO_REGISTER, &reg));
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < 4 * MB / PAGE; i++)
+			CHECK(is_filled(own + i * PAGE, PAGE, 100 + i));
+		CHECK(nr_handled == 4 * MB / PAGE);
+		push_out();
+	}
 	CHECK(is_filled(work, WORK, 1));
 }
 

@@ -9,8 +9,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -50,6 +52,7 @@ static void take_over(void)
 	pg_rt.pid = getpid();
 	pg_rt.control = &control;
 	CHECK_EQ(pg_holds_init(&holds), 0);
+	CHECK_EQ(pg_ranges_init(&pg_rt.apart, 64), 0);
 	pg_rt.holds = &holds;
 	CHECK_EQ(pg_sigbus_init(), 0);
 	pg_sys(rt_sigaction, SIGBUS, NULL, &ours, 8);
@@ -277,6 +280,49 @@ TEST(faults_are_served_while_the_program_has_all_signals_blocked)
 	CHECK_EQ(hooked(SYS_rt_sigprocmask, SIG_SETMASK, P(&all), 0, 8, 0), 0);
 	CHECK(is_filled(2));
 	CHECK_EQ(hooked(SYS_rt_sigprocmask, SIG_SETMASK, P(&none), 0, 8, 0), 0);
+}
+
+static int own_fd;
+static volatile int nr_own;
+
+static void on_own_fault(int sig, siginfo_t *info, void *context)
+{
+	static uint64_t page[512] __attribute__((aligned(4096)));
+	struct uffdio_copy copy = {(uintptr_t)info->si_addr & ~(PAGE - 1),
+				   (uintptr_t)page, PAGE, 0, 0};
+
+	(void)sig;
+	(void)context;
+	page[0] = 42;
+	pg_sys(ioctl, own_fd, UFFDIO_COPY, &copy);
+	nr_own++;
+}
+
+TEST(what_the_program_watches_itself_is_its_to_fill)
+{
+	struct uffdio_api api = {UFFD_API, UFFD_FEATURE_SIGBUS, 0};
+	const size_t nr = 16; /* so many are managed */
+	struct uffdio_register reg = {
+		{0, nr * PAGE}, UFFDIO_REGISTER_MODE_MISSING, 0};
+	struct action new = {(void *)on_own_fault, SA_SIGINFO, NULL, 0}, old;
+	volatile uint64_t *p;
+
+	open_world();
+	own_fd = (int)pg_sys(userfaultfd, O_CLOEXEC | 1);
+	if (own_fd < 0 || ioctl(own_fd, UFFDIO_API, &api))
+		SKIP("no userfaultfd with signals");
+	reg.range.start = (uint64_t)hooked(SYS_mmap, 0, (long)(nr * PAGE), 3,
+					   MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	p = (void *)reg.range.start;
+	CHECK(pg_mm_find(mm, (uintptr_t)p));
+	CHECK_EQ(hooked(SYS_rt_sigaction, SIGBUS, P(&new), P(&old), 8, 0), 0);
+	CHECK_EQ(hooked(SYS_ioctl, own_fd, UFFDIO_REGISTER, P(&reg), 0, 0), 0);
+	for (size_t i = 0; i < nr; i++)
+		CHECK_EQ(p[i * 512], 42);
+	CHECK_EQ(nr_own, nr);
+	CHECK_EQ(hooked(SYS_rt_sigaction, SIGBUS, P(&old), 0, 8, 0), 0);
+	CHECK_EQ(hooked(SYS_munmap, P(p), (long)(nr * PAGE), 0, 0, 0), 0);
+	close(own_fd);
 }
 
 /* The stack pointer lies in memory that is away, and is used. */
