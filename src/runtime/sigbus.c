@@ -138,11 +138,14 @@ static char *stack_of(uint32_t i)
 	return bus.stacks + i * STACK;
 }
 
-static bool is_ours(uintptr_t sp)
+/* Is @sp in one of our stacks, with room for the work of a fault below it? A
+ * handler of the program may run there and fault, too. */
+static bool has_room(uintptr_t sp)
 {
-	uintptr_t start = (uintptr_t)bus.stacks;
+	uintptr_t at = sp - (uintptr_t)bus.stacks;
 
-	return sp - start < (NR_THREADS + NR_WORK) * STACK;
+	return at < (NR_THREADS + NR_WORK) * STACK &&
+	       at % STACK >= PG_PAGE_SIZE + PG_HOST_STACK;
 }
 
 static void use_our_stack(const struct thread *t)
@@ -202,15 +205,26 @@ void pg_sigbus_expect(uintptr_t tp)
 		pg_store(&t->key, GONE, release);
 }
 
+/* A vfork child and the like: it has actions of its own, and what is here is
+ * its parent's. */
+static bool is_other_process(void)
+{
+	return pg_sys(getpid) != pg_rt.pid;
+}
+
 _Noreturn void pg_sigbus_exit(int status)
 {
 	struct thread *t = me();
 
-	/* From here on nothing touches memory, so its stack may be another's.
-	 */
-	set_mask(SIG_SETMASK, ALL);
-	if (t)
+	/* A program that filters its calls may allow no other any more; but
+	 * then nothing is managed, and the stack may stay its. What a vfork
+	 * child finds is its parent's. */
+	if (t && !pg_load(&pg_rt.off, relaxed) && !is_other_process()) {
+		/* From here on nothing touches memory, so its stack may be
+		 * another's. */
+		set_mask(SIG_SETMASK, ALL);
 		pg_store(&t->key, GONE, release);
+	}
 	for (;;)
 		pg_sys(exit, status);
 }
@@ -420,7 +434,7 @@ static enum pg_fault_result serve_access(const siginfo_t *info,
 	if (!f.mm ||
 	    (pg_apart_foreign(f.va) && !pg_mutant("foreign_faults_are_served")))
 		return PG_FAULT_FOREIGN;
-	if (is_ours((uintptr_t)__builtin_frame_address(0)))
+	if (has_room((uintptr_t)__builtin_frame_address(0)))
 		serve(&f);
 	else
 		run_elsewhere(serve, &f);
@@ -470,13 +484,6 @@ static bool get(const struct pg_call *c, void *to, long p, size_t len)
 {
 	return p && pg_buffers_read(pg_load(&pg_rt.mm, acquire), c, to,
 				    (uintptr_t)p, len);
-}
-
-/* A vfork child and the like: it has actions of its own, and what is here is
- * its parent's. */
-static bool is_other_process(void)
-{
-	return pg_sys(getpid) != pg_rt.pid;
 }
 
 static int call_sigprocmask(struct pg_call *c)

@@ -5,6 +5,7 @@
  */
 #include "behaviour.h"
 
+#include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
@@ -12,6 +13,7 @@
 #include <setjmp.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -401,6 +403,21 @@ CASE(programs_that_close_all_descriptors)
 	CHECK(is_filled(work, WORK, 1));
 	CHECK(open("/dev/null", O_RDONLY) == 3);
 	CHECK(dup2(3, 200) == 200 && !close(200));
+}
+
+/* From then on it may read, write and exit, and nothing else. */
+CASE(a_child_that_may_only_exit)
+{
+	pid_t pid;
+
+	work = filled(WORK, 1);
+	pid = fork();
+	if (!pid) {
+		CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT));
+		syscall(SYS_exit, 3);
+	}
+	check_child(pid, 3);
+	CHECK(is_filled(work, WORK, 1));
 }
 
 CASE(a_child_that_shares_the_descriptors)
