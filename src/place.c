@@ -132,8 +132,7 @@ static void set_idle(struct pg_place *p, bool idle)
 
 static void set_beside(struct pg_place *p, bool beside)
 {
-	if ((beside == p->beside && !beside) ||
-	    (!beside && pg_mutant("evictor_stays")))
+	if (beside == p->beside || (!beside && pg_mutant("evictor_stays")))
 		return;
 	if (set_cpu(p, 0, beside ? p->cpu : -1))
 		p->beside = beside;
@@ -155,7 +154,7 @@ static void follow(struct pg_place *p, int cpu)
 		return;
 	p->cpu = cpu;
 	if (p->beside)
-		set_beside(p, true);
+		set_cpu(p, 0, cpu);
 }
 
 void pg_place_leave(struct pg_place *p)
