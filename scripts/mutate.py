@@ -20,7 +20,7 @@ import subprocess
 import sys
 
 LIMIT_S = 60
-TRIES = 5
+TRIES = 20
 
 build = pathlib.Path(sys.argv[1])
 only = set(sys.argv[2:])

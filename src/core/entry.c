@@ -68,6 +68,8 @@ int pg_table_populate(struct pg_space *space, uintptr_t va)
 	if (!g)
 		return -ENOMEM;
 	pg_fetch_add(&t->nr_gigs, 1, relaxed);
+	if (pg_mutant("unused_table_leaks"))
+		pg_yield(); /* there is a race to lose */
 	if (!pg_cas(&t->gig[gig_no(va)], &none, g, acq_rel)) {
 		/* Somebody was quicker (R110). */
 		if (pg_mutant("unused_table_leaks"))

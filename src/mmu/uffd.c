@@ -928,6 +928,8 @@ static int copy_out(struct uffd *u, uintptr_t va, char *buf, size_t nr,
 	/* Not by memcpy: on a page that has gone it would wait for a fault
 	 * thread, this says EIO. */
 	got = pg_sys(pread64, u->mem, buf, bytes(n), va);
+	if (pg_mutant("take_without_protection"))
+		pg_yield();
 	if (got >= (long)PG_PAGE_SIZE)
 		ret = zap(u, va, (size_t)got >> PG_PAGE_SHIFT, done);
 	else /* gone, or not to be read */
