@@ -181,8 +181,9 @@ static pg_entry_t take(pg_atomic64 *at)
 {
 	if (pg_mutant("zap_reads_then_writes")) {
 		pg_entry_t e = pg_load(at, acquire);
+		pg_atomic32 never = 0;
 
-		pg_yield();
+		pg_wait(&never, 0, 10000); /* others get on, even on one CPU */
 		pg_store(at, 0, release);
 		return e;
 	}

@@ -873,9 +873,6 @@ static void *store(void *arg)
 		while (round_no < i)
 			sched_yield();
 		round_begun = i;
-		/* On one CPU, too, it shall come while the other one zaps. */
-		if (i % 2)
-			sched_yield();
 		stored = pg_touch(&s, AT, true, NULL);
 		round_done = i;
 	}
