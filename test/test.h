@@ -70,9 +70,14 @@ static size_t test_nr;
 static inline uint64_t test_seed(void)
 {
 	const char *s = getenv("PGMAP_SEED");
-	uint64_t seed = s ? strtoull(s, NULL, 0)
+	char *end = NULL;
+	uint64_t seed = s ? strtoull(s, &end, 0)
 			  : (uint64_t)__builtin_ia32_rdtsc() % 1000000007u;
 
+	if (s && (end == s || *end)) {
+		fprintf(stderr, "PGMAP_SEED=%s: not a number\n", s);
+		exit(2);
+	}
 	printf("# PGMAP_SEED=%ju\n", (uintmax_t)seed);
 	return seed | 1;
 }

@@ -839,8 +839,9 @@ static void run_batch(struct batch *b)
 	} while (next_op(b, &op));
 }
 
-/* Has this thread the descriptors of the one that opened the device? */
-static bool has_files(const struct file_dev *d)
+/* Has this thread the descriptors of the one that opened the device? Asked in
+ * debug builds. */
+__attribute__((unused)) static bool has_files(const struct file_dev *d)
 {
 	return d->lost ||
 	       pg_sys(kcmp, pg_sys(gettid), d->tid, KCMP_FILES, 0, 0) <= 0;

@@ -513,8 +513,9 @@ static int take_option(int opt)
 		how.bound = (int)v;
 		return -1;
 	case RANDOM:
-		if (!parse(optarg, 1L << 40, &v))
-			return bad_usage("--random wants a number, not",
+		if (!parse(optarg, 1L << 40, &v) || !v)
+			return bad_usage("--random wants a number of orders, "
+					 "1 or more, not",
 					 optarg);
 		how.mode = X_PCT;
 		how.executions = v;
