@@ -216,6 +216,15 @@ static void out_restore(struct out *o, size_t i, pg_pte_t state)
 	mask_clear(&o->pages, i);
 }
 
+/* Is there surely no page? A hole would read as zeros for good. */
+static bool is_absent(struct pgmap_mm *mm, uintptr_t va)
+{
+	uint64_t bit = 0;
+
+	return pg_mutant("absent_without_looking") ||
+	       (!pg_mmu_present(mm->mmu, va, 1, &bit) && !bit);
+}
+
 /* Atomic unmap-and-keep; what the kernel refuses stays (R75, R78, R94). */
 static void out_unmap(struct out *o)
 {
@@ -224,6 +233,7 @@ static void out_unmap(struct out *o)
 
 	while (mask_run(&o->pages, o->nr, &i, &len)) {
 		size_t done;
+		bool gone;
 		int ret = pg_mmu_take(mm->mmu, page(o->va, i),
 				      pg_buf_at(o->buf, i), len, &done);
 
@@ -233,13 +243,13 @@ static void out_unmap(struct out *o)
 		if (!ret)
 			continue;
 		/* Absent means that somebody dropped it behind our back. */
+		gone = (ret == -ENOENT && is_absent(mm, page(o->va, i))) ||
+		       pg_mutant("pinned_is_dropped");
 		pg_pt_lock(&mm->pt, o->va);
 		out_restore(o, i,
-			    ret == -ENOENT || pg_mutant("pinned_is_dropped")
-				    ? PG_PTE_HOLE
-				    : PG_PTE_PRESENT | PG_PTE_STUCK);
+			    gone ? PG_PTE_HOLE : PG_PTE_PRESENT | PG_PTE_STUCK);
 		pg_pt_unlock(&mm->pt, o->va);
-		if (ret != -ENOENT)
+		if (!gone)
 			pg_count(&mm->stat, busy, 1);
 		i++;
 	}

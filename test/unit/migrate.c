@@ -277,6 +277,24 @@ static int zap_before_take(enum pg_soft_op op, uintptr_t va)
 	return 0;
 }
 
+static int take_finds_nothing(enum pg_soft_op op, uintptr_t va)
+{
+	return op == PG_SOFT_TAKE && va == AT(5) ? -ENOENT : 0;
+}
+
+TEST(a_page_that_was_not_found_but_is_there_stays)
+{
+	world_open(64, 1024, 16);
+	fill(0, 16);
+	w.on_op = take_finds_nothing;
+	CHECK_EQ(migrate(0, 16, true), 15);
+	CHECK_EQ(state_of(5), PG_PTE_PRESENT);
+	w.on_op = NULL;
+	world_check();
+	check_filled(0, 16);
+	world_close();
+}
+
 TEST(a_page_that_was_dropped_behind_our_back_becomes_a_hole)
 {
 	world_open(64, 1024, 16);
