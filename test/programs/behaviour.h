@@ -150,26 +150,38 @@ static inline size_t nr_absent(const void *p, size_t size)
 	return n;
 }
 
-/* Other memory, written again and again, so that what was there leaves. */
-static inline void push_out(void)
+/* Write the first @size bytes of memory that is for nothing else. */
+#define BALLAST (32 * MB)
+static inline void write_ballast(size_t size)
 {
 	static char *ballast;
 	static char round;
 
 	if (!ballast)
-		ballast = map(64 * MB);
+		ballast = map(BALLAST);
 	round++;
-	for (size_t i = 0; i < 64 * MB; i += 64)
+	for (size_t i = 0; i < size; i += 64)
 		ballast[i] = (char)((i >> 12) + (size_t)round);
 }
 
-/* Push a written range out, and see that most of it went: soon, for what is
- * above the budget when management begins leaves in the background. */
+/* Other memory, twice the budget, so that what was there leaves. */
+static inline void push_out(void)
+{
+	write_ballast(BALLAST);
+}
+
+/*
+ * Push a written range out, and see that most of it went: soon, for what is
+ * above the budget when management begins leaves in the background. What came
+ * back again and again stays while other memory only goes by, until there is
+ * more that comes back: less memory than two budgets, written several times.
+ */
 static inline void push_out_range(const void *p, size_t size)
 {
 	push_out();
 	for (int i = 0; managed && nr_absent(p, size) <= size / PAGE / 2; i++) {
-		CHECK(i < 1000);
+		CHECK(i < 100);
+		write_ballast(BALLAST * 3 / 4);
 		usleep(10000);
 	}
 }

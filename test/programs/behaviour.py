@@ -13,7 +13,7 @@ import sys
 from harness import BIN, DEVICES, FAULT, MB, NOBODY, Tap, load_stat, \
     pgmap_command, workdir
 
-LIMIT = 60
+LIMIT = 120
 # Cases that cannot work as nobody, or where faults are signals, as
 # pgmap-run(1) says, and what they print.
 NOT_AS_NOBODY = {"process_vm_readv_and_writev": "(errno 14)"}
