@@ -117,7 +117,7 @@ static void kick_if_needed(struct host *h)
 
 	/* Who faults itself must not wake another for every fault. */
 	if ((pg_load(&h->mm.asked, relaxed) ||
-	     breaks >= (h->hooks.signal ? SOME_BREAKS : 1) ||
+	     breaks >= (pg_load(&h->place.leaves, relaxed) ? SOME_BREAKS : 1) ||
 	     (!pg_load(&h->place.leaves, relaxed) &&
 	      pg_load(&h->mm.pool.room, relaxed) <
 		      pg_load(&h->mm.pool.keep, relaxed) / 4 &&
@@ -165,8 +165,12 @@ static void serve_faults(struct host *h)
 	int timeout_ms = h->hooks.tick ? -1 : 100;
 
 	while (pg_load(&h->state, acquire) == RUNNING) {
-		int n = pg_uffd_read(h->mmu, ev, EVENTS, timeout_ms);
+		int n = pg_uffd_read(h->mmu, ev, EVENTS, 0);
 
+		if (!n) {
+			pg_place_before_sleep(&h->place);
+			n = pg_uffd_read(h->mmu, ev, EVENTS, timeout_ms);
+		}
 		if (n < 0)
 			pg_bug("cannot read the userfaultfd", __FILE__,
 			       __LINE__);
@@ -366,7 +370,7 @@ static void evict_body(void *arg)
 	}
 	/* F has all to take down, and nobody who sees that it does not get on.
 	 */
-	pg_place_leave(&h->place);
+	pg_place_leave(&h->place, pg_now_ns());
 }
 
 /* ---- Start ---- */

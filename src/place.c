@@ -14,10 +14,16 @@
 
 /* Between two looks: when nothing happens, and when faults come. */
 #define CALM_NS 10000000u
-#define LOOK_NS 2000000u
+#define LOOK_NS 4000000u
 /* Fewer faults in LOOK_NS are not worth anything. */
 #define FEW 8u
-/* For how long F runs as any thread after it has starved. */
+/* Faults come in bursts: only after so long without they are over. */
+#define OVER_NS 200000000u
+/* A fault that waits so long waits for a CPU that does other things. Less, and
+ * it may be the host that does. */
+#define STARVING_NS 15000000u
+/* For how long F runs as any thread after it has starved: twice as long each
+ * time, if it is soon after the last. */
 #define REST_NS 100000000u
 #define MOST_REST_NS 10000000000u
 /* A flush is dear that takes longer, on most of so many tries. A processor
@@ -59,8 +65,8 @@ void pg_place_init(struct pg_place *p, bool signals)
 	*p = (struct pg_place){
 		.fault_tid = (int)pg_sys(gettid),
 		.can_idle = !signals && can_idle(),
-		.cpu = -1,
-		.rest = REST_NS,
+		.fault_cpu = (uint32_t)-1,
+		.beside = -1,
 		.signals = signals,
 	};
 }
@@ -123,47 +129,63 @@ static bool set_cpu(const struct pg_place *p, int tid, int cpu)
 	return pg_sys(sched_setaffinity, tid, sizeof(mask), mask) >= 0;
 }
 
-static void set_idle(struct pg_place *p, bool idle)
-{
-	if (idle != p->idle &&
-	    set_policy(p->fault_tid, idle ? SCHED_IDLE : SCHED_NORMAL))
-		p->idle = idle;
-}
-
-static void set_beside(struct pg_place *p, bool beside)
-{
-	if (beside == p->beside || (!beside && pg_mutant("evictor_stays")))
-		return;
-	if (set_cpu(p, 0, beside ? p->cpu : -1))
-		p->beside = beside;
-}
-
-/* Where may both run, as long as neither was put anywhere? */
+/* Where may it run, and F, as long as neither was put anywhere? */
 static void look_where(struct pg_place *p)
 {
-	if (pg_sys(sched_getaffinity, p->fault_tid, sizeof(p->any), p->any) < 0)
+	if (pg_sys(sched_getaffinity, 0, sizeof(p->any), p->any) < 0)
 		memset(p->any, 0xff, sizeof(p->any));
 }
 
-/* F and, if it is there too, K. */
-static void follow(struct pg_place *p, int cpu)
+static void put_fault_thread(struct pg_place *p, int cpu)
 {
-	if (p->cpu < 0)
-		look_where(p);
-	if (cpu < 0 || cpu == p->cpu || !set_cpu(p, p->fault_tid, cpu))
-		return;
-	p->cpu = cpu;
-	if (p->beside)
-		set_cpu(p, 0, cpu);
+	if (set_cpu(p, p->fault_tid, cpu))
+		pg_store(&p->fault_cpu, (uint32_t)cpu, relaxed);
 }
 
-void pg_place_leave(struct pg_place *p)
+void pg_place_before_sleep(struct pg_place *p)
 {
-	set_idle(p, false);
-	set_beside(p, false);
-	if (p->cpu >= 0 && !pg_mutant("fault_thread_stays") &&
-	    set_cpu(p, p->fault_tid, -1))
-		p->cpu = -1;
+	int cpu;
+
+	/* Partner: the store in set_idle(). */
+	if (!pg_load(&p->idle, seq_cst) || pg_mutant("fault_thread_sits"))
+		return;
+	cpu = cpu_of((int)pg_load(&p->tid, relaxed));
+	if (cpu < 0 || cpu == (int)pg_load(&p->fault_cpu, relaxed))
+		return;
+	put_fault_thread(p, cpu);
+	/* Either K undoes this, or we see that it wants it undone. */
+	if (!pg_load(&p->idle, seq_cst))
+		put_fault_thread(p, -1);
+}
+
+static void set_idle(struct pg_place *p, bool idle, uint64_t now)
+{
+	if (idle == pg_load(&p->idle, relaxed) ||
+	    !set_policy(p->fault_tid, idle ? SCHED_IDLE : SCHED_NORMAL))
+		return;
+	p->idle_since = now;
+	if (idle)
+		look_where(p);
+	pg_store(&p->idle, idle, seq_cst);
+	if (!idle && !pg_mutant("fault_thread_stays"))
+		put_fault_thread(p, -1);
+}
+
+static void set_beside(struct pg_place *p, int cpu)
+{
+	if (cpu == p->beside || (cpu < 0 && pg_mutant("evictor_stays")))
+		return;
+	if (p->beside < 0)
+		look_where(p);
+	if (set_cpu(p, 0, cpu))
+		p->beside = cpu;
+}
+
+void pg_place_leave(struct pg_place *p, uint64_t now)
+{
+	set_idle(p, false, now);
+	set_beside(p, -1);
+	pg_store(&p->leaves, 0, relaxed);
 }
 
 static void measure_flush(struct pg_place *p)
@@ -192,27 +214,38 @@ static bool flush_is_dear(const struct pg_place *p)
 /* Nobody takes a fault, and nobody has for a whole turn. */
 static void rest_from_idle(struct pg_place *p, uint64_t now)
 {
-	set_idle(p, false);
+	bool soon = now - p->idle_since < p->rest;
+
+	if (!p->rest || (!soon && !pg_mutant("rests_only_grow")) ||
+	    pg_mutant("rests_are_alike"))
+		p->rest = REST_NS;
+	else if (p->rest < MOST_REST_NS)
+		p->rest *= 2;
+	pg_place_leave(p, now);
 	p->idle_from = now + p->rest;
-	p->rest *= pg_mutant("rests_are_alike") ? 1 : 2;
-	if (p->rest > MOST_REST_NS)
-		p->rest = MOST_REST_NS;
 }
 
-static void look_at_signals(struct pg_place *p, uint64_t served, uint64_t ahead,
-			    bool one)
+static void look_at_signals(struct pg_place *p, bool singles, bool one)
 {
 	uint32_t cpu = pg_load(&p->at_cpu, relaxed);
-	bool singles = ahead < served || pg_mutant("streams_are_left_alone");
 	bool leaves;
 
-	if (singles && !p->beside)
+	if (singles)
 		measure_flush(p);
 	leaves = singles && flush_is_dear(p);
 	pg_store(&p->leaves, leaves, relaxed);
-	if (leaves && one && cpu < PG_PLACE_CPUS)
-		follow(p, (int)cpu);
-	set_beside(p, leaves && one && p->cpu >= 0);
+	set_beside(p, leaves && one && cpu < PG_PLACE_CPUS ? (int)cpu : -1);
+}
+
+static void look_at_fault_thread(struct pg_place *p, bool singles, bool one,
+				 uint64_t now)
+{
+	set_idle(p, one && p->can_idle && now >= p->idle_from, now);
+	if (singles && one)
+		measure_flush(p);
+	pg_store(&p->leaves,
+		 singles && pg_load(&p->idle, relaxed) && flush_is_dear(p),
+		 relaxed);
 }
 
 uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
@@ -228,34 +261,31 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 	served = pg_load(&p->served, relaxed) - p->was_served;
 	others = pg_load(&p->others, relaxed) - p->was_others;
 	ahead = pg_load(&st->prefetched, relaxed) - p->was_ahead;
-	waits = p->idle && !served &&
+	waits = pg_load(&p->idle, relaxed) && !served &&
 		(pg_load(&p->busy, relaxed) || waiting(mmu));
 	p->was_served += served;
 	p->was_others += others;
 	p->was_ahead += ahead;
-	if (waits && (p->was_waiting || pg_mutant("first_wait_is_starving")) &&
-	    !pg_mutant("f_may_starve"))
+	if (!waits)
+		p->waits_since = now;
+	else if ((now - p->waits_since >= STARVING_NS ||
+		  pg_mutant("first_wait_is_starving")) &&
+		 !pg_mutant("f_may_starve"))
 		rest_from_idle(p, now);
-	p->was_waiting = waits;
-	if (served < FEW) {
-		if (!waits && !pg_mutant("idle_for_ever") && !p->signals)
-			pg_place_leave(p);
-		p->look_at = now + (p->idle ? LOOK_NS : CALM_NS);
-		return p->look_at;
+	if (served >= FEW) {
+		one = others <= served / 8 || pg_mutant("idle_for_many");
+		singles = ahead < served || pg_mutant("streams_are_left_alone");
+		if (p->signals)
+			look_at_signals(p, singles, one);
+		else
+			look_at_fault_thread(p, singles, one, now);
+		p->over_at = now + OVER_NS;
+	} else if ((now >= p->over_at || pg_mutant("a_pause_is_the_end")) &&
+		   !waits && !pg_mutant("idle_for_ever")) {
+		pg_place_leave(p, now);
 	}
-	one = others <= served / 8 || pg_mutant("idle_for_many");
-	if (p->signals) {
-		look_at_signals(p, served, ahead, one);
-		p->look_at = now + LOOK_NS;
-		return p->look_at;
-	}
-	singles = one &&
-		  (ahead < served || pg_mutant("evictor_is_beside_streams"));
-	follow(p, cpu_of((int)pg_load(&p->tid, relaxed)));
-	set_idle(p, one && p->can_idle && now >= p->idle_from);
-	if (singles && !p->beside)
-		measure_flush(p);
-	set_beside(p, singles && p->idle && flush_is_dear(p));
-	p->look_at = now + LOOK_NS;
+	p->look_at =
+		now + (served >= FEW || pg_load(&p->idle, relaxed) ? LOOK_NS
+								   : CALM_NS);
 	return p->look_at;
 }

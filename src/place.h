@@ -6,19 +6,21 @@
  * costs, twice for each fault. So where one thread of the program faults, F
  * runs on its CPU, with the scheduling policy SCHED_IDLE: a CPU that has
  * nothing else to do counts as idle, so the kernel lets the program go on right
- * there, in place of F, and not on another one.
+ * there, in place of F, and not on another one. When something else ran there
+ * in between, the program is on another CPU, and its next fault finds F asleep:
+ * so before it sleeps, F looks where the program is, and follows.
  *
  * F would starve beside others that compute. K sees a fault that nobody takes,
  * and then F runs as any thread for a while, longer each time.
  *
  * K works on another CPU, in parallel. But each page that it takes, and each
- * that F brings, interrupts the CPU of the other one, to flush its TLB. Where
- * that is dear (it is measured), and pages come and go one by one, K runs on
- * the CPU of the program as well.
+ * that F brings meanwhile, interrupts the CPU of the other one, to flush its
+ * TLB. Where that is dear (it is measured), and pages come and go one by one,
+ * K leaves eviction to F: a flush then interrupts nobody.
  *
- * Where faults are signals there is no F to place. Where K would be beside F,
- * it leaves eviction to the threads that fault, and does the rest beside the
- * one that does, if it is one: a flush then interrupts nobody.
+ * Where faults are signals there is no F to place, and K leaves eviction to the
+ * threads that fault. What else it does, it does beside the one that does, if
+ * it is one.
  *
  * What this costs a program that does not fault: nothing; both run anywhere,
  * as any thread.
@@ -42,25 +44,31 @@ struct pg_place {
 	pg_atomic32 others; /* of them, of another thread than the one before */
 	pg_atomic32 busy;   /* 1: F has a message */
 
+	/* K writes, F reads; seq_cst, partners in place.c. */
+	pg_atomic32 idle;      /* 1: F is SCHED_IDLE */
+	pg_atomic32 fault_cpu; /* where F was put; -1: anywhere; relaxed */
+
 	bool signals;	    /* faults are signals; set once */
 	pg_atomic32 leaves; /* 1: K leaves eviction to others; relaxed */
 	pg_atomic32 at_cpu; /* of the last fault, with signals; relaxed */
 
+	int fault_tid; /* F; set once */
+	/* K writes before it sets idle, F reads after it saw it. */
+	unsigned long any[PG_PLACE_CPUS / 64]; /* where both may run */
+
 	/* K only. */
-	int fault_tid;	    /* F; set once */
-	bool can_idle;	    /* F may become SCHED_IDLE and come back */
-	bool idle;	    /* F is */
-	bool beside;	    /* K is on F's CPU */
-	int cpu;	    /* F's; -1: any */
-	uint64_t look_at;   /* when to look again, ns */
-	uint64_t idle_from; /* not before: F has starved */
-	uint64_t rest;	    /* for so long after the next time, ns */
+	bool can_idle;	     /* F may become SCHED_IDLE and come back */
+	int beside;	     /* the CPU that K was put on; -1: none */
+	uint64_t look_at;    /* when to look again, ns */
+	uint64_t over_at;    /* when to leave unless faults come, ns */
+	uint64_t idle_from;  /* not before: F has starved */
+	uint64_t rest;	     /* for how long, the last time, ns */
+	uint64_t idle_since; /* since when F is as it is */
+	uint64_t waits_since;
 	uint32_t was_served, was_others;
-	bool was_waiting;
 	uint64_t was_ahead; /* prefetched pages */
 	char *scratch;	    /* a page, to measure with */
 	unsigned int nr_flushes, nr_dear;
-	unsigned long any[PG_PLACE_CPUS / 64]; /* where both may run */
 };
 
 /** pg_place_init() - @signals: faults are signals. Context: F, before there is
@@ -88,6 +96,10 @@ static inline void pg_place_signal(struct pg_place *p, int me, int cpu)
 	pg_place_served(p, me);
 }
 
+/** pg_place_before_sleep() - There is no fault: is the thread that had the last
+ * one on another CPU? Then go there. Context: F. */
+void pg_place_before_sleep(struct pg_place *p);
+
 /**
  * pg_place_look() - Look how things go and put F and K where they should be.
  * Context: K. @waiting: Does a fault wait for F? Asked only if it matters.
@@ -98,6 +110,6 @@ uint64_t pg_place_look(struct pg_place *p, const struct pg_stat *st,
 		       struct pg_mmu *mmu);
 
 /** pg_place_leave() - Let F and K run anywhere, as any thread. Context: K. */
-void pg_place_leave(struct pg_place *p);
+void pg_place_leave(struct pg_place *p, uint64_t now);
 
 #endif

@@ -85,7 +85,6 @@ struct uffd {
 	bool nofork;
 	bool user;
 	bool signal;
-	bool blocks; /* reads of fd wait; F only */
 	uint64_t mask;
 	int fd;	     /* the program's ranges */
 	int pool_fd; /* the pool, if there is MOVE */
@@ -1271,12 +1270,8 @@ int pg_uffd_read(struct pg_mmu *m, struct pg_uffd_event *ev, int n,
 	long ret = 1;
 	int nr = 0;
 
-	/* Without a time limit the read itself can wait, which saves a system
-	 * call for each fault. */
-	if (timeout_ms >= 0)
+	if (timeout_ms)
 		ret = pg_sys(poll, &pfd, 1, timeout_ms);
-	else if (!u->blocks)
-		u->blocks = !pg_sys(fcntl, u->fd, F_SETFL, 0);
 	if (ret > 0)
 		ret = pg_sys(read, u->fd, msg, max * sizeof(*msg));
 	if (ret == -EINTR || ret == -EAGAIN)

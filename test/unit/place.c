@@ -48,6 +48,14 @@ static void faults(unsigned int nr, unsigned int threads)
 	for (unsigned int i = 0; i < nr; i++)
 		pg_place_served(&place, (int)gettid() + (int)(i % threads));
 	now = pg_place_look(&place, &st, now, waiting, NULL);
+	pg_place_before_sleep(&place);
+}
+
+/* So long that no more are to come. */
+static void calm(void)
+{
+	for (uint64_t end = now + 250 * MS; now < end;)
+		faults(0, 1);
 }
 
 static int nr_cpus(void)
@@ -66,7 +74,11 @@ TEST(where_one_thread_faults_its_cpu_is_shared_until_that_ends)
 	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
 	CHECK_EQ(nr_cpus(), 1);
 	CHECK(CPU_ISSET((size_t)sched_getcpu(), &any));
+	/* A pause is not the end. */
 	faults(0, 1);
+	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
+	CHECK_EQ(nr_cpus(), 1);
+	calm();
 	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
 	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
 	end();
@@ -81,7 +93,7 @@ TEST(who_says_later_where_threads_may_run_is_heard)
 	CPU_SET((size_t)sched_getcpu(), &one);
 	CHECK_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
 	faults(100, 1);
-	faults(0, 1);
+	calm();
 	CHECK_EQ(nr_cpus(), 1);
 	end();
 }
@@ -110,29 +122,48 @@ TEST(a_look_before_its_time_changes_nothing)
 	end();
 }
 
+/* A fault waits, and nobody takes it. Return: for how long F was left as it
+ * is, ns. */
+static uint64_t starve(void)
+{
+	uint64_t since = now;
+
+	waits = true;
+	while (sched_getscheduler(0) == SCHED_IDLE && now < since + 500 * MS)
+		faults(0, 1);
+	waits = false;
+	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+	return now - since;
+}
+
+/* Faults come. Return: when F was on its place again. */
+static uint64_t recover(void)
+{
+	do
+		faults(100, 1);
+	while (sched_getscheduler(0) != SCHED_IDLE);
+	return now;
+}
+
 TEST(a_fault_that_nobody_takes_ends_the_idle_policy_for_a_while)
 {
-	uint64_t rest[3];
+	uint64_t rest[4];
 
 	begin();
-	for (int i = 0; i < 3; i++) {
-		faults(100, 1);
-		CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
-		waits = true;
-		faults(0, 1);
-		/* It may just have come. */
-		CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
-		faults(0, 1);
-		CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
-		waits = false;
-		rest[i] = now;
-		do
+	recover();
+	for (int i = 0; i < 4; i++) {
+		/* It has gone well for long. */
+		for (uint64_t end = now + 500 * MS; i == 3 && now < end;)
 			faults(100, 1);
-		while (sched_getscheduler(0) != SCHED_IDLE);
-		rest[i] = now - rest[i];
+		/* It may just have come, or the host was away. */
+		CHECK(starve() >= 12 * MS);
+		CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
+		rest[i] = now;
+		rest[i] = recover() - rest[i];
 		CHECK(rest[i] >= 90 * MS);
 	}
 	CHECK(rest[2] > 3 * rest[0]);
+	CHECK(rest[3] < 2 * rest[0]);
 	end();
 }
 
@@ -141,8 +172,8 @@ TEST(a_fault_thread_that_does_not_get_on_with_one_is_seen)
 	begin();
 	faults(100, 1);
 	pg_store(&place.busy, 1, relaxed);
-	faults(0, 1);
-	faults(0, 1);
+	for (int i = 0; i < 10; i++)
+		faults(0, 1);
 	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
 	end();
 }
@@ -152,7 +183,7 @@ TEST(a_slow_fault_is_not_taken_for_a_lost_one)
 	begin();
 	faults(100, 1);
 	waits = true;
-	for (int i = 0; i < 10; i++)
+	for (int i = 0; i < 30; i++)
 		faults(1, 1);
 	CHECK_EQ(place.idle_from, 0);
 	faults(100, 1);
@@ -160,7 +191,7 @@ TEST(a_slow_fault_is_not_taken_for_a_lost_one)
 	end();
 }
 
-TEST(the_evicting_thread_comes_for_single_pages_and_goes_again)
+TEST(single_pages_are_evicted_by_the_fault_thread_where_flushes_are_dear)
 {
 	begin();
 	faults(100, 1);
@@ -168,17 +199,45 @@ TEST(the_evicting_thread_comes_for_single_pages_and_goes_again)
 	place.nr_flushes = 15;
 	place.nr_dear = 15;
 	faults(100, 1);
-	CHECK(place.beside);
-	CHECK_EQ(nr_cpus(), 1);
-	/* Blocks: it is wanted elsewhere. */
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+	/* Blocks: K is wanted. */
 	pg_fetch_add(&st.prefetched, 1600, relaxed);
 	faults(100, 1);
-	CHECK(!place.beside);
-	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
 	faults(100, 1);
-	CHECK(place.beside);
-	faults(0, 1);
-	CHECK(!place.beside);
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+	/* Of many threads: it is wanted, too. */
+	faults(100, 4);
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
+	faults(100, 1);
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 1);
+	calm();
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
+	end();
+}
+
+TEST(the_fault_thread_follows_before_it_sleeps)
+{
+	cpu_set_t other = any;
+	int was;
+
+	begin();
+	if (CPU_COUNT(&any) < 2)
+		SKIP("one CPU");
+	faults(100, 1);
+	was = sched_getcpu();
+	/* The test is both F and the program: to another CPU. */
+	other = any;
+	CPU_CLR((size_t)was, &other);
+	CHECK_EQ(sched_setaffinity(0, sizeof(other), &other), 0);
+	CHECK(sched_getcpu() != was);
+	pg_place_before_sleep(&place);
+	CHECK_EQ(pg_load(&place.fault_cpu, relaxed), sched_getcpu());
+	CHECK_EQ(nr_cpus(), 1);
+	calm();
+	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
+	/* No longer. */
+	pg_place_before_sleep(&place);
 	CHECK_EQ(nr_cpus(), CPU_COUNT(&any));
 	end();
 }
@@ -190,7 +249,7 @@ TEST(flushes_are_measured_while_single_pages_come)
 		faults(100, 1);
 	CHECK_EQ(place.nr_flushes, 15);
 	/* Nobody else runs here, so there is nobody to interrupt. */
-	CHECK(!place.beside);
+	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
 	end();
 }
 
