@@ -471,7 +471,8 @@ static void run(struct host *h, int ret)
 {
 	if (!ret) {
 		h->euid = pg_sys(geteuid);
-		pg_place_init(&h->place, h->hooks.signal);
+		pg_place_init(&h->place, h->hooks.signal,
+			      h->dev->ops.flags & PGMAP_DEV_DESCRIPTORS);
 		if (h->hooks.started)
 			h->hooks.started(h->hooks.ctx, h->mmu);
 		ret = pg_thread_start(&h->evict, evict_body, h, false);

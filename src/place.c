@@ -60,7 +60,7 @@ static bool can_idle(void)
 	return can;
 }
 
-void pg_place_init(struct pg_place *p, bool signals)
+void pg_place_init(struct pg_place *p, bool signals, bool waits)
 {
 	*p = (struct pg_place){
 		.fault_tid = (int)pg_sys(gettid),
@@ -68,6 +68,7 @@ void pg_place_init(struct pg_place *p, bool signals)
 		.fault_cpu = (uint32_t)-1,
 		.beside = -1,
 		.signals = signals,
+		.waits = waits,
 	};
 }
 
@@ -208,7 +209,8 @@ static void measure_flush(struct pg_place *p)
 
 static bool flush_is_dear(const struct pg_place *p)
 {
-	return p->nr_flushes == TRIES && p->nr_dear > TRIES / 2;
+	return (!p->waits || pg_mutant("others_wait_for_the_disk")) &&
+	       p->nr_flushes == TRIES && p->nr_dear > TRIES / 2;
 }
 
 /* Nobody takes a fault, and nobody has for a whole turn. */
