@@ -64,7 +64,9 @@ void pg_place_init(struct pg_place *p, bool signals, bool waits)
 {
 	*p = (struct pg_place){
 		.fault_tid = (int)pg_sys(gettid),
-		.can_idle = !signals && can_idle(),
+		.can_idle = !signals &&
+			    (!waits || pg_mutant("idle_beside_a_disk")) &&
+			    can_idle(),
 		.fault_cpu = (uint32_t)-1,
 		.beside = -1,
 		.signals = signals,

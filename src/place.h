@@ -16,8 +16,11 @@
  * K works on another CPU, in parallel. But each page that it takes, and each
  * that F brings meanwhile, interrupts the CPU of the other one, to flush its
  * TLB. Where that is dear (it is measured), and pages come and go one by one,
- * K leaves eviction to F: a flush then interrupts nobody. Not where who stores
- * a page waits for a disk.
+ * K leaves eviction to F: a flush then interrupts nobody.
+ *
+ * Neither where pages come from a disk. A wake-up is little beside that, and F
+ * would wait twice, for the disk and then for its turn on the CPU: half the
+ * speed, measured. And who evicts waits as well.
  *
  * Where faults are signals there is no F to place, and K leaves eviction to the
  * threads that fault. What else it does, it does beside the one that does, if
@@ -50,7 +53,7 @@ struct pg_place {
 	pg_atomic32 fault_cpu; /* where F was put; -1: anywhere; relaxed */
 
 	bool signals;	    /* faults are signals; set once */
-	bool waits;	    /* who stores waits for a disk; set once */
+	bool waits;	    /* who loads or stores waits for a disk; set once */
 	pg_atomic32 leaves; /* 1: K leaves eviction to others; relaxed */
 	pg_atomic32 at_cpu; /* of the last fault, with signals; relaxed */
 
@@ -73,9 +76,9 @@ struct pg_place {
 	unsigned int nr_flushes, nr_dear;
 };
 
-/** pg_place_init() - @signals: faults are signals. @waits: to store a page
- * takes the time of a disk: K never leaves that to others. Context: F, before
- * there is a K. */
+/** pg_place_init() - @signals: faults are signals. @waits: to load or store a
+ * page takes the time of a disk: K never leaves that to others, and F runs as
+ * any thread. Context: F, before there is a K. */
 void pg_place_init(struct pg_place *p, bool signals, bool waits);
 void pg_place_fini(struct pg_place *p);
 

@@ -23,19 +23,14 @@ static bool waiting(struct pg_mmu *mmu)
 	return waits;
 }
 
-static void begin_on(bool disk)
+static void begin(void)
 {
 	now = 1;
 	waits = false;
 	CHECK_EQ(sched_getaffinity(0, sizeof(any), &any), 0);
-	pg_place_init(&place, false, disk);
+	pg_place_init(&place, false, false);
 	if (!place.can_idle)
 		SKIP("who becomes SCHED_IDLE here may not come back");
-}
-
-static void begin(void)
-{
-	begin_on(false);
 }
 
 static void end(void)
@@ -221,18 +216,6 @@ TEST(single_pages_are_evicted_by_the_fault_thread_where_flushes_are_dear)
 	end();
 }
 
-TEST(who_waits_for_a_disk_does_not_evict)
-{
-	begin_on(true);
-	faults(100, 1);
-	place.nr_flushes = 15;
-	place.nr_dear = 15;
-	faults(100, 1);
-	CHECK_EQ(sched_getscheduler(0), SCHED_IDLE);
-	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
-	end();
-}
-
 TEST(the_fault_thread_follows_before_it_sleeps)
 {
 	cpu_set_t other = any;
@@ -310,6 +293,25 @@ TEST(where_faults_are_signals_the_evicting_thread_leaves_single_pages_alone)
 	CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
 	CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
 	end();
+}
+
+TEST(beside_a_disk_the_fault_thread_is_as_any_and_does_not_evict)
+{
+	CHECK_EQ(sched_getaffinity(0, sizeof(any), &any), 0);
+	for (int signal = 0; signal < 2; signal++) {
+		pg_place_init(&place, signal, true);
+		now = 1;
+		place.nr_flushes = 15;
+		place.nr_dear = 15;
+		for (int i = 0; i < 2; i++)
+			if (signal)
+				signals(100, 1);
+			else
+				faults(100, 1);
+		CHECK_EQ(sched_getscheduler(0), SCHED_OTHER);
+		CHECK_EQ(pg_load(&place.leaves, relaxed), 0);
+		end();
+	}
 }
 
 TEST_MAIN()
