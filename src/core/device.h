@@ -24,6 +24,9 @@ struct pgmap_device {
 	uint64_t nr_slots;
 	unsigned int order;  /* of the largest folio; set once */
 	struct pg_sum *sums; /* by slot; valid while the slot is stored */
+	/* By slot: whose page it holds (unit.h), 0 nobody's. NULL until there
+	 * is an owner. The folio's lock, or its last put. */
+	_Atomic(uint8_t *) owners;
 	struct pgmap_allocator *allocator;
 };
 
@@ -70,6 +73,16 @@ void pg_device_load(struct pgmap_device *dev, struct pgmap_io *io,
 /** pg_device_holds() - Is the page at @buf what is stored as @pfn? By its
  * checksum. Context: holds a reference to the folio. */
 bool pg_device_holds(struct pgmap_device *dev, uint64_t pfn, const char *buf);
+
+/** pg_device_set_owner() - @nr pages from @pfn on, just handed out, are
+ * @owner's until they are free. Return: 0 or -ENOMEM. */
+int pg_device_set_owner(struct pgmap_device *dev, uint64_t pfn, size_t nr,
+			uint8_t owner);
+uint8_t pg_device_owner(const struct pgmap_device *dev, uint64_t pfn);
+
+/** pg_device_write() - Change a page that is stored, from @buf. Context: nobody
+ * else uses the slot. Return: 0; -EOPNOTSUPP the CPU cannot write there. */
+int pg_device_write(struct pgmap_device *dev, uint64_t pfn, const char *buf);
 
 /** pg_device_metadata() - Bytes of records and checksums of slots that were
  * ever used. */
