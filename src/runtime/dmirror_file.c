@@ -16,8 +16,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
-#include "base/log.h"
 #include "base/mem.h"
+#include "base/mutant.h"
 #include "core/mm.h"
 #include "core/unit.h"
 #include "runtime/buffers.h"
@@ -119,20 +119,26 @@ static const char pin_path[] = "/sys/kernel/debug/gup_test";
 /* Which file a path names: a unit, UNIT_PIN, or -1. */
 #define UNIT_PIN 4
 
+/* Up to @len bytes of a string; the page behind it may not be there. */
+static void copy_name(char *to, uintptr_t from, size_t len)
+{
+	size_t rest = PG_PAGE_SIZE - from % PG_PAGE_SIZE;
+	struct iovec own = {to, len};
+	struct iovec part[2] = {{(void *)from, rest < len ? rest : len},
+				{(void *)(from + rest), 0}};
+
+	if (rest < len && !pg_mutant("names_end_with_their_page"))
+		part[1].iov_len = len - rest;
+	pg_sys(process_vm_readv, pg_rt.pid, &own, 1, part, 2, 0);
+}
+
 static int unit_of(const struct pg_call *c)
 {
-	uintptr_t path = (uintptr_t)c->arg[c->nr == SYS_open ? 0 : 1];
 	char name[sizeof(pin_path)] = "";
-	struct iovec to = {name, sizeof(name)};
-	struct iovec from = {(void *)path, sizeof(name)};
 	const size_t n = sizeof(device_path) - 1;
-	uintptr_t rest = PG_PAGE_SIZE - path % PG_PAGE_SIZE;
 
-	/* Not into the next page, which may not be there. */
-	if (from.iov_len > rest)
-		from.iov_len = rest;
-	if (pg_sys(process_vm_readv, pg_rt.pid, &to, 1, &from, 1, 0) <= 0)
-		return -1;
+	copy_name(name, (uintptr_t)c->arg[c->nr == SYS_open ? 0 : 1],
+		  sizeof(name));
 	if (!memcmp(name, pin_path, sizeof(pin_path)))
 		return UNIT_PIN;
 	if (memcmp(name, device_path, n) || name[n] < '0' || name[n] > '3' ||
