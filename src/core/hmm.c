@@ -55,7 +55,7 @@ static uint64_t entry_of(struct pgmap_mm *mm, struct walk *w, size_t i,
 		return PG_HMM_VALID | write | pg_pte_value(e);
 	if (!(bits & PG_LOOK_WRITABLE))
 		write = 0;
-	if (bits & PG_LOOK_PMD)
+	if (bits & PG_LOOK_PMD && !pg_mutant("all_pages_are_small"))
 		order = (uint64_t)9 << PG_HMM_ORDER_SHIFT;
 	if (bits & PG_LOOK_ZERO)
 		order |= PG_HMM_ZERO;
@@ -161,7 +161,9 @@ int pg_hmm_range_fault(struct pgmap_mm *mm, struct pg_hmm_range *r)
 	    nr > PG_HMM_MAX)
 		return -EINVAL;
 	for (size_t i = 0; i < nr; i++)
-		w.asked[i] = (r->entry[i] & r->mask) | r->common;
+		w.asked[i] = pg_mutant("pages_are_not_asked_for")
+				     ? r->common
+				     : (r->entry[i] & r->mask) | r->common;
 	for (;;) {
 		int ret = walk(mm, &w);
 

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/mutant.h"
 #include "core/mm.h"
 #include "runtime/runtime.h"
 
@@ -47,7 +48,8 @@ static bool is_own_copy(uint16_t bits)
 {
 	const uint16_t all = PG_LOOK_READ | PG_LOOK_PRIVATE | PG_LOOK_OWN;
 
-	return (bits & all) == all && !(bits & (PG_LOOK_ANON | PG_LOOK_EXEC));
+	return (bits & all) == all && !(bits & (PG_LOOK_ANON | PG_LOOK_EXEC)) &&
+	       !pg_mutant("files_keep_copies");
 }
 
 static int replace_runs(uintptr_t va, const uint16_t *bits, size_t nr)

@@ -227,7 +227,7 @@ TEST(R99_what_is_away_moves_with_its_mapping)
 	close(fd);
 }
 
-TEST(R176_what_a_device_has_for_itself_is_absent_until_it_is_touched)
+TEST(R177_what_a_device_has_for_itself_is_absent_until_it_is_touched)
 {
 	int fd = device(0);
 	char *p = map();
