@@ -30,7 +30,8 @@ bench: all
 	$(BUILD)/pgmap bench map
 
 conformance: setup-build all
-	scripts/conformance $(BUILD)
+	scripts/conformance $(BUILD) 6.12
+	scripts/conformance $(BUILD) 6.1
 
 mutation:
 	scripts/ci.sh mutation

@@ -58,7 +58,8 @@ struct pin_command {
 	uint32_t pages_per_call, flags, test_flags, which[8];
 };
 
-#define PIN_LONGTERM 0x100u
+/* For good; the number was another one before Linux 6.3. */
+#define PIN_LONGTERM (0x100u | 0x10000u)
 enum { PIN_GUP_FAST = 1, PIN_PIN_FAST, PIN_LONGTERM_ALL, PIN_GUP };
 
 /* struct file - An open file. Its bits are the lock's, but those of a mirror
