@@ -34,14 +34,12 @@ int pg_device_alloc(struct pgmap_device *dev, unsigned int order,
 static void folio_free(struct pgmap_folio *folio)
 {
 	struct pgmap_device *dev = pgmap_get_data(pgmap_folio_map(folio));
-
 	uint64_t slot = slot_of(dev, folio);
 	uint64_t nr = (uint64_t)1 << pgmap_folio_order(folio);
-	uint8_t *owners = pg_load(&dev->owners, acquire);
 
 	dev->ops.discard(dev->priv, slot, nr);
-	if (owners)
-		memset(owners + slot, 0, nr);
+	if (pg_load(&dev->owners, acquire))
+		pg_device_set_owner(dev, pgmap_folio_pfn(folio), nr, 0);
 	pgmap_allocator_free(dev->allocator, folio);
 }
 
@@ -256,7 +254,7 @@ bool pg_device_holds(struct pgmap_device *dev, uint64_t pfn, const char *buf)
 int pg_device_set_owner(struct pgmap_device *dev, uint64_t pfn, size_t nr,
 			uint8_t owner)
 {
-	uint8_t *owners = pg_load(&dev->owners, acquire), *made;
+	pg_atomic8 *owners = pg_load(&dev->owners, acquire), *made;
 
 	if (!owners) {
 		made = pg_mem_map(dev->nr_slots);
@@ -267,15 +265,16 @@ int pg_device_set_owner(struct pgmap_device *dev, uint64_t pfn, size_t nr,
 		else
 			pg_mem_unmap(made, dev->nr_slots);
 	}
-	memset(owners + (pfn - dev->first_pfn), owner, nr);
+	for (size_t i = 0; i < nr; i++)
+		pg_store(&owners[pfn - dev->first_pfn + i], owner, relaxed);
 	return 0;
 }
 
 uint8_t pg_device_owner(const struct pgmap_device *dev, uint64_t pfn)
 {
-	const uint8_t *owners = pg_load(&dev->owners, acquire);
+	pg_atomic8 *owners = pg_load(&dev->owners, acquire);
 
-	return owners ? owners[pfn - dev->first_pfn] : 0;
+	return owners ? pg_load(&owners[pfn - dev->first_pfn], relaxed) : 0;
 }
 
 int pg_device_write(struct pgmap_device *dev, uint64_t pfn, const char *buf)

@@ -13,6 +13,7 @@
 #include <pgmap/driver.h>
 #include <pgmap/pgmap.h>
 
+#include "base/atomic.h"
 #include "base/hash.h"
 
 /** struct pgmap_device - One open device. */
@@ -25,8 +26,9 @@ struct pgmap_device {
 	unsigned int order;  /* of the largest folio; set once */
 	struct pg_sum *sums; /* by slot; valid while the slot is stored */
 	/* By slot: whose page it holds (unit.h), 0 nobody's. NULL until there
-	 * is an owner. The folio's lock, or its last put. */
-	_Atomic(uint8_t *) owners;
+	 * is an owner. Written under the folio's lock or by its last put;
+	 * relaxed: who reads without is told of changes. */
+	_Atomic(pg_atomic8 *) owners;
 	struct pgmap_allocator *allocator;
 };
 

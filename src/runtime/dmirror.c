@@ -433,6 +433,9 @@ static bool publish_exclusive(struct pg_dmirror *m, uintptr_t va, uintptr_t end)
 	uint64_t seq = pg_notifier_read_begin(&m->notifier);
 	bool all = true;
 
+	/* Who is told of a call of the program sees what came of it only when
+	 * the call is over. */
+	pg_read_lock(&m->mm->lock, LOCK_MM);
 	pg_lock(&m->lock, LOCK_MIRROR);
 	for (uintptr_t at = va; at < end && all; at += PG_PAGE_SIZE)
 		all = pg_unit_exclusive_at(m->mm, at) &&
@@ -442,6 +445,7 @@ static bool publish_exclusive(struct pg_dmirror *m, uintptr_t va, uintptr_t end)
 	if (!all)
 		clear(m, va, end);
 	pg_unlock(&m->lock, LOCK_MIRROR);
+	pg_read_unlock(&m->mm->lock, LOCK_MM);
 	return all;
 }
 

@@ -62,8 +62,8 @@ struct pin_command {
 #define PIN_LONGTERM (0x100u | 0x10000u)
 enum { PIN_GUP_FAST = 1, PIN_PIN_FAST, PIN_LONGTERM_ALL, PIN_GUP };
 
-/* struct file - An open file. Its bits are the lock's, but those of a mirror
- * that has users. */
+/* struct file - An open file. files_lock, but for users; it stays as it is
+ * while there are some. */
 struct file {
 	bool open;
 	int fd;
@@ -167,6 +167,8 @@ static void free_mirror(struct pg_dmirror *m)
 {
 	if (!m)
 		return;
+	/* Of a fork's parent: a thread that is not here may have been at work
+	 * in its table, which is left as it is. */
 	if (m->mm)
 		pg_dmirror_stop(m);
 	pg_mem_unmap(m, sizeof(*m));
@@ -389,7 +391,7 @@ bool pg_dmirror_wants(const struct pg_call *c)
 	switch (c->nr) {
 	case SYS_open:
 	case SYS_openat:
-		return unit_of(c) >= 0;
+		return unit_of(c) >= 0 && pg_sys(getpid) == pg_rt.pid;
 	case SYS_ioctl:
 	case SYS_close:
 		return is_ours(c->arg[0]) && pg_sys(getpid) == pg_rt.pid;
