@@ -6,6 +6,8 @@
 #   make demo     set this machine up, build, run the demo
 #   make check    set this machine up, then run all that CI runs
 #   make bench    build, run the benchmarks
+#   make conformance
+#                 build, run Linux's own tests of device-private memory
 #   make mutation plant each fault of test/mutations.txt; a test must notice
 #   make clean    remove what the above made
 
@@ -27,6 +29,10 @@ bench: all
 	$(BUILD)/pgmap bench core
 	$(BUILD)/pgmap bench map
 
+conformance: setup-build all
+	scripts/conformance $(BUILD) 6.12
+	scripts/conformance $(BUILD) 6.1
+
 mutation:
 	scripts/ci.sh mutation
 
@@ -36,4 +42,4 @@ setup-%:
 clean:
 	rm -rf build
 
-.PHONY: all demo check bench mutation clean
+.PHONY: all demo check bench conformance mutation clean

@@ -151,7 +151,18 @@ step_programs() {
     tests gcc programs
 }
 
-steps="text gcc clang release asan tsan coverage mutation programs"
+# Linux's own tests of device-private memory. Their source is a package of 140 MB
+# for each version.
+step_conformance() {
+    [ -f build/gcc/build.ninja ] || build gcc gcc || return
+    local version
+    for version in 6.12 6.1; do
+        check "conformance: hmm-tests of Linux $version" \
+            scripts/conformance build/gcc "$version"
+    done
+}
+
+steps="text gcc clang release asan tsan coverage mutation programs conformance"
 if [ $# = 0 ]; then
     # shellcheck disable=SC2086 # a list
     set -- $steps

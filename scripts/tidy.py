@@ -23,8 +23,9 @@ MAY = {
     "src/core": ("base/", "core/", "mmu/mmu.h"),
     "src/mmu": ("base/", "mmu/"),
     "src/driver": ("base/", "driver/"),
-    "src/runtime": ("base/", "runtime/", "core/mm.h", "core/stat.h",
-                    "mmu/", "open.h"),
+    "src/runtime": ("base/", "runtime/", "core/hmm.h", "core/mm.h",
+                    "core/notifier.h", "core/stat.h", "core/unit.h", "mmu/",
+                    "open.h"),
     "src": ("base/", "core/", "driver/", "mmu/", "runtime/", "open.h",
             "place.h"),
     "preload": ("runtime/runtime.h",),
@@ -61,7 +62,7 @@ DOORS = [
      r"direct_access|flush)\s*\("),
     ("pt.c",
      r"(m|mmu)->ops(\.|->)(watch|unwatch|take|give|zero|poison|wake|present|"
-     r"pool_map|pool_unmap|pool_fill|pool_drop|now_ns)\s*\("),
+     r"look|populate|pool_map|pool_unmap|pool_fill|pool_drop|now_ns)\s*\("),
 ]
 # In every source but tests.
 BANNED = [

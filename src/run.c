@@ -255,6 +255,12 @@ static int check_config(struct run *r)
 			    sizeof(why));
 	if (ret)
 		return fail(r, ret, "%s", why);
+	if (c->dmirror && (strncmp(c->device, "mirror", 6) ||
+			   (c->device[6] && c->device[6] != ':')))
+		return fail(r, -EINVAL,
+			    "the devices of --dmirror keep their pages on "
+			    "device mirror: leave out --device, or write "
+			    "--device mirror");
 	ret = pgmap_device_try(c->device, r->error, r->error_len);
 	return ret;
 }
@@ -276,6 +282,9 @@ static int check_machine(struct run *r)
 	r->signal = r->config->fault == PGMAP_FAULT_SIGNAL;
 	r->hold = r->signal || r->config->fault == PGMAP_FAULT_HOLD ||
 		  !m.kernel_faults;
+	if (r->config->dmirror && r->hold)
+		return fail(r, -EPERM, "--dmirror needs --fault thread%s%s",
+			    m.why[0] ? ": " : "", m.why);
 	return 0;
 }
 
@@ -468,7 +477,7 @@ static int read_image(struct run *r, const char *path,
 	if (strlen(path) >= sizeof(image->path))
 		return fail(r, -ENAMETOOLONG, "the path %s is too long", path);
 	memcpy(image->path, path, strlen(path) + 1);
-	ret = pg_site_find(path, r->hold, &image->list);
+	ret = pg_site_find(path, r->hold || r->config->dmirror, &image->list);
 	if (ret == -ENODATA || ret == -ENOEXEC || ret == -E2BIG)
 		return fail(r, ret,
 			    "cannot tell where %s makes its system calls; use "
@@ -608,6 +617,7 @@ static int make_control(struct run *r)
 	c->log_level = cf->log_level;
 	c->hold = r->hold;
 	c->signal = r->signal;
+	c->dmirror = cf->dmirror;
 	pg_store(&c->supervisor, (uint32_t)getpid(), relaxed);
 	c->pid_ns = pid_ns();
 	snprintf(c->device, sizeof(c->device), "%s", cf->device);

@@ -27,7 +27,7 @@
 struct options {
 	struct pgmap_run_config config;
 	const char *summary, *json;
-	bool quiet, device;
+	bool quiet, device, folio;
 };
 
 /* The least memory limit of this process's control group and those above. */
@@ -101,6 +101,7 @@ static int parse(int argc, char **argv, struct options *o)
 		{"device", required_argument, NULL, 'd'},
 		{"folio", required_argument, NULL, 'f'},
 		{"fault", required_argument, NULL, 'F'},
+		{"dmirror", no_argument, NULL, 'D'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"summary", required_argument, NULL, 's'},
@@ -115,6 +116,7 @@ static int parse(int argc, char **argv, struct options *o)
 		switch (c) {
 		case 'r':
 		case 'f':
+			o->folio |= c == 'f';
 			ret = out_parse_size(optarg,
 					     c == 'r' ? &o->config.ram
 						      : &o->config.folio_size);
@@ -139,6 +141,9 @@ static int parse(int argc, char **argv, struct options *o)
 		case 'F':
 			if (parse_fault(optarg, &o->config.fault))
 				return 2;
+			break;
+		case 'D':
+			o->config.dmirror = true;
 			break;
 		case 'v':
 			if (o->config.log_level < 3)
@@ -173,6 +178,11 @@ static int parse(int argc, char **argv, struct options *o)
 		return 2;
 	}
 	o->config.argv = argv + optind;
+	/* Pages move by themselves, as the devices are asked. */
+	if (o->config.dmirror && !o->device)
+		o->config.device = "mirror";
+	if (o->config.dmirror && !o->folio)
+		o->config.folio_size = PGMAP_PAGE_SIZE;
 	return 0;
 }
 
@@ -455,6 +465,11 @@ const struct cmd cmd_run = {
 		"                      default: auto: thread or hold, as "
 		"permissions\n"
 		"                      allow\n"
+		"      --dmirror       show the program /dev/hmm_dmirror0 to "
+		"3,\n"
+		"                      which mirror its memory as the test "
+		"driver\n"
+		"                      of Linux does; needs --fault thread\n"
 		"      --summary FILE  the summary goes there, not to stderr\n"
 		"      --json FILE     the same, and all counters, as JSON;\n"
 		"                      FILE - is standard output\n"

@@ -40,6 +40,8 @@ enum pgmap_run_fault {
  * @folio_size: Bytes that move together: a power of two, 4 KB .. 2 MB.
  * @log_level:  0 errors, 1 warnings, 2 information, 3 debug.
  * @fault:      How system calls on absent pages work: enum pgmap_run_fault.
+ * @dmirror:    Show the program /dev/hmm_dmirror0 to 3, devices that mirror its
+ *              memory. Needs faults of system calls (THREAD) and device mirror.
  * @preload:    Path of the preload runtime, or NULL: look beside the pgmap
  *              command, then where it was installed.
  * @argv:       Program (looked up in PATH) and arguments; ends with NULL.
@@ -51,6 +53,7 @@ struct pgmap_run_config {
 	uint64_t folio_size;
 	int log_level;
 	int fault;
+	bool dmirror;
 	const char *preload;
 	char *const *argv;
 };

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+typedef _Atomic(uint8_t) pg_atomic8;
 typedef _Atomic(uint32_t) pg_atomic32;
 typedef _Atomic(uint64_t) pg_atomic64;
 

@@ -28,6 +28,7 @@ enum pg_lock_rank {
 	LOCK_ENTRY,	 /* an entry of a DAX file */
 	LOCK_OWNER,	 /* a block of DAX: which files have it */
 	LOCK_FOLIO,	 /* a folio: where its bytes are Linux: folio_lock */
+	LOCK_MIRROR,	 /* a device's own page table */
 	LOCK_MAPPING,	 /* a mapping: its areas          Linux: i_mmap_rwsem */
 	LOCK_PT,	 /* a leaf of the page table     Linux: ptl */
 	LOCK_EVICT,	 /* the queue of blocks in RAM   Linux: lru_lock */

@@ -34,9 +34,12 @@ int pg_device_alloc(struct pgmap_device *dev, unsigned int order,
 static void folio_free(struct pgmap_folio *folio)
 {
 	struct pgmap_device *dev = pgmap_get_data(pgmap_folio_map(folio));
+	uint64_t slot = slot_of(dev, folio);
+	uint64_t nr = (uint64_t)1 << pgmap_folio_order(folio);
 
-	dev->ops.discard(dev->priv, slot_of(dev, folio),
-			 (uint64_t)1 << pgmap_folio_order(folio));
+	dev->ops.discard(dev->priv, slot, nr);
+	if (pg_load(&dev->owners, acquire))
+		pg_device_set_owner(dev, pgmap_folio_pfn(folio), nr, 0);
 	pgmap_allocator_free(dev->allocator, folio);
 }
 
@@ -60,6 +63,7 @@ static void close_map(struct pgmap_device *dev)
 	pgmap_destroy(dev->map);
 	pgmap_allocator_destroy(dev->allocator);
 	pg_mem_unmap(dev->sums, dev->nr_slots * sizeof(*dev->sums));
+	pg_mem_unmap(pg_load(&dev->owners, relaxed), dev->nr_slots);
 }
 
 static int make_map(struct pgmap_device *dev,
@@ -245,6 +249,44 @@ bool pg_device_holds(struct pgmap_device *dev, uint64_t pfn, const char *buf)
 	struct pg_sum was = dev->sums[pfn - dev->first_pfn];
 
 	return is.lo == was.lo && is.hi == was.hi;
+}
+
+int pg_device_set_owner(struct pgmap_device *dev, uint64_t pfn, size_t nr,
+			uint8_t owner)
+{
+	pg_atomic8 *owners = pg_load(&dev->owners, acquire), *made;
+
+	if (!owners) {
+		made = pg_mem_map(dev->nr_slots);
+		if (!made)
+			return -ENOMEM;
+		if (pg_cas(&dev->owners, &owners, made, acq_rel))
+			owners = made;
+		else
+			pg_mem_unmap(made, dev->nr_slots);
+	}
+	for (size_t i = 0; i < nr; i++)
+		pg_store(&owners[pfn - dev->first_pfn + i], owner, relaxed);
+	return 0;
+}
+
+uint8_t pg_device_owner(const struct pgmap_device *dev, uint64_t pfn)
+{
+	pg_atomic8 *owners = pg_load(&dev->owners, acquire);
+
+	return owners ? pg_load(&owners[pfn - dev->first_pfn], relaxed) : 0;
+}
+
+int pg_device_write(struct pgmap_device *dev, uint64_t pfn, const char *buf)
+{
+	uint64_t slot = pfn - dev->first_pfn;
+
+	if (!(dev->ops.flags & PGMAP_DEV_COHERENT))
+		return -EOPNOTSUPP;
+	memcpy(dev->ops.direct_access(dev->priv, slot), buf, PGMAP_PAGE_SIZE);
+	if (!pg_mutant("written_pages_keep_their_sum"))
+		dev->sums[slot] = pg_hash(buf, PGMAP_PAGE_SIZE);
+	return 0;
 }
 
 uint64_t pg_device_metadata(struct pgmap_device *dev)

@@ -13,6 +13,7 @@
 #include <pgmap/driver.h>
 #include <pgmap/pgmap.h>
 
+#include "base/atomic.h"
 #include "base/hash.h"
 
 /** struct pgmap_device - One open device. */
@@ -24,6 +25,10 @@ struct pgmap_device {
 	uint64_t nr_slots;
 	unsigned int order;  /* of the largest folio; set once */
 	struct pg_sum *sums; /* by slot; valid while the slot is stored */
+	/* By slot: whose page it holds (unit.h), 0 nobody's. NULL until there
+	 * is an owner. Written under the folio's lock or by its last put;
+	 * relaxed: who reads without is told of changes. */
+	_Atomic(pg_atomic8 *) owners;
 	struct pgmap_allocator *allocator;
 };
 
@@ -70,6 +75,16 @@ void pg_device_load(struct pgmap_device *dev, struct pgmap_io *io,
 /** pg_device_holds() - Is the page at @buf what is stored as @pfn? By its
  * checksum. Context: holds a reference to the folio. */
 bool pg_device_holds(struct pgmap_device *dev, uint64_t pfn, const char *buf);
+
+/** pg_device_set_owner() - @nr pages from @pfn on, just handed out, are
+ * @owner's until they are free. Return: 0 or -ENOMEM. */
+int pg_device_set_owner(struct pgmap_device *dev, uint64_t pfn, size_t nr,
+			uint8_t owner);
+uint8_t pg_device_owner(const struct pgmap_device *dev, uint64_t pfn);
+
+/** pg_device_write() - Change a page that is stored, from @buf. Context: nobody
+ * else uses the slot. Return: 0; -EOPNOTSUPP the CPU cannot write there. */
+int pg_device_write(struct pgmap_device *dev, uint64_t pfn, const char *buf);
 
 /** pg_device_metadata() - Bytes of records and checksums of slots that were
  * ever used. */

@@ -234,7 +234,8 @@ static void ask_ahead(struct pgmap_mm *mm, struct pg_stream *s, uint64_t page,
 	    !pg_mutant("each_fault_asks"))
 		return;
 	window = next_window(mm, s);
-	if (!window || pg_mutant("nothing_is_loaded_ahead"))
+	/* Where devices are at work, pages move as they say. */
+	if (!window || mm->notifiers || pg_mutant("nothing_is_loaded_ahead"))
 		return;
 	if (down) {
 		marker = edge && edge < page ? edge - block : page - block;

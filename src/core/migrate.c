@@ -8,6 +8,7 @@
 #include "base/mutant.h"
 #include "core/folio.h"
 #include "core/mm.h"
+#include "core/notifier.h"
 #include "core/pagemap.h"
 
 #define WORDS (PG_REGION_PAGES / 64)
@@ -115,9 +116,19 @@ struct out {
 	struct mask holes; /* to move: absent ones, as zeros */
 	unsigned int nr_io;
 	bool waited;
-	bool single; /* a folio for each page */
-	bool back;   /* some came back: they can leave another time */
+	bool single;   /* a folio for each page */
+	bool back;     /* some came back: they can leave another time */
+	uint8_t owner; /* whose unit they go to; 0: nobody's */
 };
+
+static struct pg_notify_range change(uintptr_t va, size_t nr,
+				     enum pg_notify_event event, uint8_t owner)
+{
+	return (struct pg_notify_range){.start = va,
+					.end = va + nr * PG_PAGE_SIZE,
+					.event = event,
+					.owner = owner};
+}
 
 static struct out out_begin(struct pgmap_mm *mm, struct pg_buf *buf,
 			    uintptr_t va, size_t nr)
@@ -152,16 +163,18 @@ static void out_leave_held(struct out *o)
 		}
 }
 
-/* R73, R76: present pages get migration entries in one critical section. */
-static void out_collect(struct out *o, bool holes)
+/* R73, R76: present pages get migration entries in one critical section. What
+ * a coherent unit has stays there. */
+static void out_collect(struct out *o, size_t first, size_t end, bool holes)
 {
 	struct pg_pt *pt = &o->mm->pt;
 
 	pg_pt_lock(pt, o->va);
-	for (size_t i = 0; i < o->nr; i++) {
+	for (size_t i = first; i < end; i++) {
 		pg_pte_t e = pg_pte_read(pt, page(o->va, i));
 
-		if (pg_pte_state(e) == PG_PTE_PRESENT ||
+		if ((pg_pte_state(e) == PG_PTE_PRESENT &&
+		     !(e & PG_PTE_COHERENT)) ||
 		    (pg_pte_state(e) == PG_PTE_MIGRATING &&
 		     pg_mutant("collect_takes_migrating"))) {
 			if (e & PG_PTE_STUCK)
@@ -305,6 +318,9 @@ static void out_alloc(struct out *o, size_t i, size_t len)
 			continue;
 		}
 		io->first = (uint32_t)i;
+		if (o->owner)
+			pg_device_set_owner(mm->dev, pgmap_folio_pfn(io->folio),
+					    (size_t)1 << order, o->owner);
 		io->folio->mapping = (uintptr_t)mm;
 		io->folio->index = at & PG_INDEX_MASK;
 		o->nr_io++;
@@ -347,7 +363,9 @@ static void out_compare(struct out *o)
 		if (!o->buf->copy[i])
 			continue;
 		nr++;
-		if (out_is_same(o, i)) {
+		/* A copy is of the unit that the page came from. */
+		if (pg_device_owner(mm->dev, o->buf->copy[i]) == o->owner &&
+		    out_is_same(o, i)) {
 			mask_set(&o->same, i);
 			nr_same++;
 		} else {
@@ -512,13 +530,17 @@ static size_t out_finalize(struct out *o)
 	return moved;
 }
 
-size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
-			    bool holes)
+static size_t to_unit(struct pgmap_mm *mm, uintptr_t va, size_t nr, bool holes,
+		      uint8_t owner)
 {
+	const struct pg_notify_range range =
+		change(va, nr, PG_NOTIFY_MIGRATE, owner);
 	struct out o = out_begin(mm, pg_pool_get_empty(&mm->pool), va, nr);
 	size_t moved = 0;
 
-	out_collect(&o, holes);
+	o.owner = owner;
+	pg_notify_begin(mm, &range);
+	out_collect(&o, 0, nr, holes);
 	if (mask_any(&o.pages) || mask_any(&o.holes)) {
 		out_unmap(&o);
 		out_compare(&o);
@@ -530,8 +552,21 @@ size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 		if (o.back)
 			pg_evict_note(mm, va);
 	}
+	pg_notify_end(mm, &range);
 	pg_pool_put(&mm->pool, o.buf);
 	return moved;
+}
+
+size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			    bool holes)
+{
+	return to_unit(mm, va, nr, holes, 0);
+}
+
+size_t pg_migrate_to_unit(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			  uint8_t owner)
+{
+	return to_unit(mm, va, nr, true, owner);
 }
 
 /* ---- Standby ---- */
@@ -572,20 +607,43 @@ static size_t out_park(struct out *o)
 	return parked;
 }
 
-size_t pg_migrate_to_standby(struct pgmap_mm *mm, uintptr_t va)
+/* Of the block at @va, pages [first, end). */
+static size_t to_standby(struct pgmap_mm *mm, uintptr_t va, size_t first,
+			 size_t end, struct pg_notify_range range)
 {
 	struct out o = out_begin(mm, pg_pool_get_empty(&mm->pool), va,
 				 pg_block_pages(mm));
 	size_t parked;
 
-	out_collect(&o, false);
+	pg_notify_begin(mm, &range);
+	out_collect(&o, first, end, false);
 	out_unmap(&o);
 	parked = out_park(&o);
+	pg_notify_end(mm, &range);
 	if (parked)
 		pg_pool_put_standby(&mm->pool, o.buf);
 	else
 		pg_pool_put(&mm->pool, o.buf);
 	return parked;
+}
+
+size_t pg_migrate_to_standby(struct pgmap_mm *mm, uintptr_t va)
+{
+	size_t nr = pg_block_pages(mm);
+
+	return to_standby(mm, va, 0, nr, change(va, nr, PG_NOTIFY_CLEAR, 0));
+}
+
+size_t pg_migrate_to_exclusive(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			       uint8_t owner)
+{
+	uintptr_t block = pg_block_of(mm, va);
+	size_t first = (va - block) / PG_PAGE_SIZE;
+
+	if (pg_load(&mm->pool.nr_standby, relaxed) >= mm->standby_bufs)
+		return 0;
+	return to_standby(mm, block, first, first + nr,
+			  change(va, nr, PG_NOTIFY_EXCLUSIVE, owner));
 }
 
 /* The pages of the buffer that are in standby still. Return: how many. */
@@ -616,16 +674,20 @@ static size_t out_collect_standby(struct out *o)
 bool pg_migrate_standby_to_device(struct pgmap_mm *mm, struct pg_settled *s)
 {
 	struct pg_buf *b = pg_pool_get_standby(&mm->pool);
+	struct pg_notify_range range;
 	struct out o;
 
 	if (!b)
 		return false;
 	o = out_begin(mm, b, b->va, b->nr);
 	s->va = b->va;
+	range = change(b->va, b->nr, PG_NOTIFY_MIGRATE, 0);
+	pg_notify_begin(mm, &range);
 	s->waited = out_collect_standby(&o);
 	out_compare(&o);
 	out_copy(&o);
 	s->moved = out_finalize(&o);
+	pg_notify_end(mm, &range);
 	s->room = b->filled;
 	if (o.back)
 		pg_evict_note(mm, o.va);
@@ -695,7 +757,8 @@ static int standby_give(struct pgmap_mm *mm, struct pg_buf *b, uint32_t i,
 	return 0;
 }
 
-int pg_migrate_standby_to_ram(struct pgmap_mm *mm, uintptr_t va, bool whole)
+/* The entries of the block of @va do not change meanwhile. */
+static int standby_to_ram(struct pgmap_mm *mm, uintptr_t va, bool whole)
 {
 	struct pg_buf *b;
 	uint32_t i, len = 1;
@@ -717,6 +780,22 @@ int pg_migrate_standby_to_ram(struct pgmap_mm *mm, uintptr_t va, bool whole)
 	if (!pg_mutant("no_second_departure"))
 		pg_evict_note(mm, va);
 	pg_mmu_wake(mm->mmu, va, len);
+	return ret;
+}
+
+int pg_migrate_standby_to_ram(struct pgmap_mm *mm, uintptr_t va, bool whole)
+{
+	/* A device may have had it for itself (R177). */
+	const struct pg_notify_range range =
+		change(whole ? pg_block_of(mm, va) : va,
+		       whole ? pg_block_pages(mm) : 1, PG_NOTIFY_EXCLUSIVE, 0);
+	int ret;
+
+	if (!pg_pte_is(&mm->pt, va, PG_PTE_STANDBY))
+		return -EAGAIN;
+	pg_notify_begin(mm, &range);
+	ret = standby_to_ram(mm, va, whole);
+	pg_notify_end(mm, &range);
 	return ret;
 }
 
@@ -1039,6 +1118,7 @@ int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 		      uintptr_t va, bool whole)
 {
 	struct in n = {.mm = mm};
+	struct pg_notify_range range;
 	int ret = -EAGAIN;
 
 	pg_bug_on(!pg_folio_is_locked(folio));
@@ -1047,6 +1127,9 @@ int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 	if (!n.buf)
 		return -ENOMEM;
 	n.token = new_token(mm);
+	/* Before the bytes are read: a unit may write to them until then. */
+	range = change(n.va, n.nr, PG_NOTIFY_MIGRATE, 0);
+	pg_notify_begin(mm, &range);
 	/* One page out of a large folio: the next time it shall come by itself,
 	 * which is faster, and let go of the rest. */
 	n.keep = keeps_copies(mm, n.token) &&
@@ -1063,6 +1146,7 @@ int pg_migrate_to_ram(struct pgmap_mm *mm, struct pgmap_folio *folio,
 		pg_evict_note(mm, va);
 	}
 	in_put_folios(&n);
+	pg_notify_end(mm, &range);
 	/* Whoever saw our migration entries must look again. */
 	pg_mmu_wake(mm->mmu, n.va, n.nr);
 	pg_pool_put(&mm->pool, n.buf);
@@ -1139,12 +1223,16 @@ bool pg_migrate_break(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va)
 		       .token = o.token,
 		       .buf = b,
 		       .alone = true};
+	const struct pg_notify_range range =
+		change(va, n.nr, PG_NOTIFY_MIGRATE, 0);
 	struct pgmap_folio *folio;
 
 	o.single = true;
 	if (pg_buf_fill(&mm->pool, b, (uint32_t)n.nr) ||
 	    !large_folio(mm, va, &folio))
 		return false;
+	o.owner = pg_device_owner(mm->dev, pgmap_folio_pfn(folio));
+	pg_notify_begin(mm, &range);
 	pg_pt_lock(&mm->pt, va);
 	if (in_freeze(folio))
 		in_collect(&n, folio);
@@ -1162,6 +1250,7 @@ bool pg_migrate_break(struct pgmap_mm *mm, struct pg_buf *b, uintptr_t va)
 	pg_pt_lock(&mm->pt, va);
 	in_restore(&n);
 	pg_pt_unlock(&mm->pt, va);
+	pg_notify_end(mm, &range);
 	pg_mmu_wake(mm->mmu, va, n.nr);
 	return n.nr_pages;
 }

@@ -34,6 +34,23 @@ struct pg_buf;
 size_t pg_migrate_to_device(struct pgmap_mm *mm, uintptr_t va, size_t nr,
 			    bool holes);
 
+/** pg_migrate_to_unit() - The same, with holes, to the unit of @owner (unit.h).
+ */
+size_t pg_migrate_to_unit(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			  uint8_t owner);
+
+/**
+ * pg_migrate_to_exclusive() - Take what of [@va, @va + @nr pages), inside one
+ * block, is in RAM off the page table, for @owner alone (R176).
+ *
+ * It is in standby then: its entries name pages of the pool, which hold the
+ * bytes, and that is what the device may use until it is told otherwise:
+ * whoever touches, moves or drops them tells it first. Holds LOCK_MM. Return:
+ * how many; 0 also when too many are in standby.
+ */
+size_t pg_migrate_to_exclusive(struct pgmap_mm *mm, uintptr_t va, size_t nr,
+			       uint8_t owner);
+
 /**
  * pg_migrate_to_standby() - Take what of a block is in RAM off the page table.
  * @va: Of the block.

@@ -447,7 +447,8 @@ static size_t drop_copies_in(struct pgmap_mm *mm, uintptr_t start,
 
 		if (pg_pte_state(e) == PG_PTE_STANDBY)
 			nr += drop_standby_copy(mm, pg_pte_value(e));
-		if (pg_pte_state(e) != PG_PTE_PRESENT || !pg_pte_value(e))
+		if (pg_pte_state(e) != PG_PTE_PRESENT || !pg_pte_value(e) ||
+		    e & PG_PTE_COHERENT)
 			continue;
 		pg_pte_write(&mm->pt, va, pg_pte_flags(e));
 		pg_mm_put_copy(mm, pg_pte_value(e));
@@ -505,8 +506,25 @@ static void drop_entry(struct pgmap_mm *mm, uintptr_t va)
 	pg_pte_write(&mm->pt, va, PG_PTE_HOLE);
 }
 
-/* Bring the page at @va to RAM, whatever it takes. */
-static int load_page(struct pgmap_mm *mm, uintptr_t va)
+void pg_mm_fill_hole(struct pgmap_mm *mm, uintptr_t va)
+{
+	size_t done = 0;
+
+	pg_pt_lock(&mm->pt, va);
+	if (pg_pte_read(&mm->pt, va) == PG_PTE_HOLE) {
+		int ret = pg_mmu_zero(mm->mmu, va, 1, &done);
+
+		if (done || ret == -EEXIST) {
+			pg_pte_write(&mm->pt, va, PG_PTE_PRESENT);
+			pg_fetch_add(&mm->present, 1, relaxed);
+		}
+	}
+	pg_pt_unlock(&mm->pt, va);
+	if (done)
+		pg_evict_note(mm, va);
+}
+
+int pg_mm_load_page(struct pgmap_mm *mm, uintptr_t va)
 {
 	for (;;) {
 		struct pgmap_folio *folio;
@@ -593,7 +611,7 @@ int pg_mm_release(struct pgmap_mm *mm, uintptr_t va, size_t nr)
 	mm->releasing = true;
 	for (at = va; next_part(mm, at, va + bytes(nr), &start, &end); at = end)
 		for (uintptr_t p = start; p < end; p += PG_PAGE_SIZE) {
-			int ret = load_page(mm, p);
+			int ret = pg_mm_load_page(mm, p);
 
 			/* What could be had later comes before what is lost. */
 			if (ret && (!first_error || first_error == -EIO))
@@ -997,7 +1015,7 @@ static size_t migrate_in(struct pgmap_mm *mm, uintptr_t va, uintptr_t end)
 							   va + bytes(i))) ==
 				  PG_PTE_DEVICE;
 		for (size_t i = 0; i < nr; i++)
-			moved += away[i] && !load_page(mm, va + bytes(i));
+			moved += away[i] && !pg_mm_load_page(mm, va + bytes(i));
 		va += bytes(nr);
 	}
 	return moved;

@@ -56,6 +56,8 @@ struct pgmap_mm {
 	 * pg_mm_next_managed(). */
 	pg_atomic32 vma_seq;
 	struct pg_holds *holds; /* set once; NULL: nobody needs to hold */
+	/* Who mirrors the page table. LOCK_MM; to change it, for writing. */
+	struct pg_notifier *notifiers;
 	struct pg_pt pt;
 	struct pg_pool pool;
 	struct pg_queue queue;
@@ -132,6 +134,12 @@ size_t pg_mm_drop_copies(struct pgmap_mm *mm);
 /** pg_mm_return_standby() - Give back what of [@va, @end) is in standby.
  * Holds LOCK_MM for writing. Return: 0 or -ENOMEM. */
 int pg_mm_return_standby(struct pgmap_mm *mm, uintptr_t va, uintptr_t end);
+
+/** pg_mm_load_page() - Bring the page at @va to RAM, whatever it takes. Holds
+ * LOCK_MM. Return: 0; -EIO it is lost; -ENOMEM. */
+int pg_mm_load_page(struct pgmap_mm *mm, uintptr_t va);
+/** pg_mm_fill_hole() - A page of zeros where nothing is. Holds LOCK_MM. */
+void pg_mm_fill_hole(struct pgmap_mm *mm, uintptr_t va);
 
 /** pg_mm_find() - The range that has @va, or NULL. Holds LOCK_MM. */
 const struct pg_vma *pg_mm_find(const struct pgmap_mm *mm, uintptr_t va);

@@ -181,6 +181,16 @@ size_t pg_mmu_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
 	return m->ops->absent(m, va, nr);
 }
 
+int pg_mmu_look(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t *bits)
+{
+	return m->ops->look(m, va, nr, bits);
+}
+
+int pg_mmu_populate(struct pg_mmu *m, uintptr_t va, size_t nr, bool write)
+{
+	return m->ops->populate(m, va, nr, write);
+}
+
 int pg_mmu_watch(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
 	return m->ops->watch(m, va, nr);

@@ -36,6 +36,9 @@ enum pg_pte_state {
 #define PG_PTE_WAITED 8u
 /** Of a present page: it could not leave when it was to. */
 #define PG_PTE_STUCK 16u
+/** Of a present page: it is a coherent unit's (unit.h), and the pfn is not that
+ * of a copy but of the folio that stands for it. */
+#define PG_PTE_COHERENT 32u
 
 typedef uint64_t pg_pte_t;
 
@@ -118,6 +121,8 @@ int pg_mmu_zero(struct pg_mmu *m, uintptr_t va, size_t nr, size_t *done);
 int pg_mmu_poison(struct pg_mmu *m, uintptr_t va, size_t nr);
 void pg_mmu_wake(struct pg_mmu *m, uintptr_t va, size_t nr);
 int pg_mmu_present(struct pg_mmu *m, uintptr_t va, size_t nr, uint64_t *bits);
+int pg_mmu_look(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t *bits);
+int pg_mmu_populate(struct pg_mmu *m, uintptr_t va, size_t nr, bool write);
 int pg_mmu_watch(struct pg_mmu *m, uintptr_t va, size_t nr);
 void pg_mmu_unwatch(struct pg_mmu *m, uintptr_t va, size_t nr);
 void *pg_mmu_pool_map(struct pg_mmu *m, size_t nr);

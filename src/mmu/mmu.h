@@ -23,6 +23,20 @@
 
 struct pg_mmu; /* an instance of a back end */
 
+/** What is at a page, as @look says. */
+#define PG_LOOK_MAPPED (1u << 0)   /* there is a mapping */
+#define PG_LOOK_READ (1u << 1)	   /* which may be read */
+#define PG_LOOK_WRITE (1u << 2)	   /* ... written */
+#define PG_LOOK_SPECIAL (1u << 3)  /* its pages are not ordinary memory */
+#define PG_LOOK_PRIVATE (1u << 4)  /* and are the program's alone */
+#define PG_LOOK_PRESENT (1u << 5)  /* a page is there */
+#define PG_LOOK_WRITABLE (1u << 6) /* which can be written without a fault */
+#define PG_LOOK_ZERO (1u << 7)	   /* the shared page of zeros */
+#define PG_LOOK_PMD (1u << 8)	   /* 2 MB of it by one entry */
+#define PG_LOOK_ANON (1u << 9)	   /* the mapping is of no file */
+#define PG_LOOK_EXEC (1u << 10)	   /* and may be executed */
+#define PG_LOOK_OWN (1u << 11)	   /* a page is there that is of no file */
+
 /** What a fault wanted. */
 #define PG_FAULT_WRITE (1u << 0)
 /** The touch came from the kernel on the program's behalf. */
@@ -77,6 +91,18 @@ struct pg_mmu_ops {
 	/** @absent: Return: how many pages from @va on, at most @nr, are surely
 	 *           absent; 0 where that cannot be told cheaply. */
 	size_t (*absent)(struct pg_mmu *m, uintptr_t va, size_t nr);
+
+	/** @look: What is at each page of the range, PG_LOOK_* in @bits[@nr].
+	 * Context: holds what keeps mappings from changing. Return: 0 or what
+	 * the kernel said. */
+	int (*look)(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t *bits);
+	/**
+	 * @populate: Touch each page of the range as a load or a store would,
+	 * without changing it.
+	 * Context: any thread of the program; holds no lock, as faults are
+	 * served meanwhile. Return: 0; -EFAULT a page cannot be had so.
+	 */
+	int (*populate)(struct pg_mmu *m, uintptr_t va, size_t nr, bool write);
 
 	/** @pool_map: Reserve @nr pages of pool memory: what take and give work
 	 *             with. 2 MB aligned. Return: NULL when there is none. */

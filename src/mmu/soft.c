@@ -10,6 +10,11 @@
 
 struct page {
 	bool present, watched, pinned, poisoned;
+	bool zero; /* the shared page of zeros */
+	/* What cannot be done to its mapping; all can if zeroed. PG_LOOK_READ,
+	 * _WRITE and _MAPPED. */
+	uint16_t denied;
+	uint16_t also; /* other PG_LOOK_* bits of it */
 };
 
 struct soft {
@@ -175,6 +180,42 @@ static size_t soft_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
 	return n;
 }
 
+static int soft_look(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t *bits)
+{
+	const uint16_t all = PG_LOOK_MAPPED | PG_LOOK_READ | PG_LOOK_WRITE |
+			     PG_LOOK_PRIVATE | PG_LOOK_ANON;
+	struct soft *s = soft_of(m);
+
+	pg_read_lock(&s->lock, LOCK_LEAF);
+	for (size_t i = 0; i < nr; i++) {
+		const struct page *p = page_of(s, va + i * PG_PAGE_SIZE);
+		unsigned int b = p ? (all | p->also) & ~p->denied : 0;
+
+		if (p && p->present)
+			b |= PG_LOOK_PRESENT;
+		if (p && p->present && p->zero)
+			b |= PG_LOOK_ZERO;
+		else if (p && p->present && b & PG_LOOK_WRITE)
+			b |= PG_LOOK_WRITABLE;
+		bits[i] = (uint16_t)b;
+	}
+	pg_read_unlock(&s->lock, LOCK_LEAF);
+	return 0;
+}
+
+static int soft_populate(struct pg_mmu *m, uintptr_t va, size_t nr, bool write)
+{
+	for (size_t i = 0; i < nr; i++) {
+		uintptr_t at = va + i * PG_PAGE_SIZE;
+		uint8_t v;
+
+		if (pg_soft_read(m, at, &v) ||
+		    (write && pg_soft_write(m, at, v)))
+			return -EFAULT;
+	}
+	return 0;
+}
+
 static void *soft_pool_map(struct pg_mmu *m, size_t nr)
 {
 	(void)m;
@@ -216,6 +257,8 @@ static const struct pg_mmu_ops soft_ops = {
 	.wake = soft_wake,
 	.present = soft_present,
 	.absent = soft_absent,
+	.look = soft_look,
+	.populate = soft_populate,
 	.pool_map = soft_pool_map,
 	.pool_unmap = soft_pool_unmap,
 	.pool_fill = soft_pool_fill,
@@ -276,6 +319,7 @@ static int touch(struct pg_mmu *m, uintptr_t va, uint8_t *value, bool write)
 		absent = !p->present;
 		if (absent && !watched && alone) {
 			p->present = true; /* the kernel's zero-filled page */
+			p->zero = !write;
 			memset(data_of(s, va), 0, PG_PAGE_SIZE);
 			absent = false;
 		}
@@ -283,10 +327,12 @@ static int touch(struct pg_mmu *m, uintptr_t va, uint8_t *value, bool write)
 			uint8_t *at =
 				(uint8_t *)data_of(s, va) + va % PG_PAGE_SIZE;
 
-			if (write)
+			if (write) {
 				*at = *value;
-			else
+				p->zero = false;
+			} else {
 				*value = *at;
+			}
 		}
 		if (alone)
 			pg_write_unlock(&s->lock, LOCK_LEAF);
@@ -334,6 +380,21 @@ void pg_soft_pin(struct pg_mmu *m, uintptr_t va, bool pinned)
 
 	pg_write_lock(&s->lock, LOCK_LEAF);
 	page_of(s, va)->pinned = pinned;
+	pg_write_unlock(&s->lock, LOCK_LEAF);
+}
+
+void pg_soft_protect(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t denied,
+		     uint16_t also)
+{
+	struct soft *s = soft_of(m);
+
+	pg_write_lock(&s->lock, LOCK_LEAF);
+	for (size_t i = 0; i < nr; i++) {
+		struct page *p = page_of(s, va + i * PG_PAGE_SIZE);
+
+		p->denied = denied;
+		p->also = also;
+	}
 	pg_write_unlock(&s->lock, LOCK_LEAF);
 }
 

@@ -45,6 +45,10 @@ int pg_soft_write(struct pg_mmu *m, uintptr_t va, uint8_t value);
 void pg_soft_zap(struct pg_mmu *m, uintptr_t va, size_t nr);
 /** pg_soft_pin() - Pinned pages cannot be taken. */
 void pg_soft_pin(struct pg_mmu *m, uintptr_t va, bool pinned);
+/** pg_soft_protect() - What pg_mmu_look() says of a range from now on:
+ * PG_LOOK_* bits that it lacks, and others that it has. */
+void pg_soft_protect(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t denied,
+		     uint16_t also);
 /** pg_soft_is_present() - Is there a page? */
 bool pg_soft_is_present(struct pg_mmu *m, uintptr_t va);
 

@@ -33,6 +33,7 @@
 #include "base/mem.h"
 #include "base/mutant.h"
 #include "base/sys.h"
+#include "mmu/look.h"
 
 /* What the headers of Linux 6.1 lack. */
 #ifndef USERFAULTFD_IOC_NEW
@@ -664,6 +665,17 @@ static size_t uffd_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
 	return n ? (first.start - va) >> PG_PAGE_SHIFT : nr;
 }
 
+static int uffd_look(struct pg_mmu *m, uintptr_t va, size_t nr, uint16_t *bits)
+{
+	return pg_look(to_uffd(m)->pagemap, va, nr, bits);
+}
+
+static int uffd_populate(struct pg_mmu *m, uintptr_t va, size_t nr, bool write)
+{
+	(void)m;
+	return pg_look_populate(va, nr, write);
+}
+
 /* How many pages from @va on, at most BATCH, are @there? */
 static size_t run_of_pages(struct uffd *u, uintptr_t va, size_t nr, bool there)
 {
@@ -1192,6 +1204,8 @@ static const struct pg_mmu_ops uffd_ops = {
 	.wake = uffd_wake,
 	.present = uffd_present,
 	.absent = uffd_absent,
+	.look = uffd_look,
+	.populate = uffd_populate,
 	.pool_map = uffd_pool_map,
 	.pool_unmap = uffd_pool_unmap,
 	.pool_fill = uffd_pool_fill,

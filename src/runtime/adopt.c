@@ -465,7 +465,7 @@ void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 				stop = own_end;
 			continue;
 		}
-		if (len < PG_ADOPT_MIN)
+		if (len < PG_ADOPT_MIN && !pg_rt.control->dmirror)
 			continue;
 		v = pg_mm_find(mm, start);
 		known = v && v->end >= stop;
@@ -479,6 +479,34 @@ void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
 		else if (ret)
 			pg_apart_add(start, stop, refused);
 	}
+}
+
+struct pgmap_mm *pg_adopt_start(void)
+{
+	start_host();
+	return pg_load(&pg_rt.mm, acquire);
+}
+
+struct wanted {
+	struct pgmap_mm *mm;
+	uintptr_t start, end;
+};
+
+static void adopt_wanted(const struct region *r, void *arg)
+{
+	const struct wanted *w = arg;
+
+	if (r->private && !r->shared_file && !r->stack && !r->special &&
+	    r->start < w->end && w->start < r->end)
+		pg_adopt_range(w->mm, r->start, r->end);
+}
+
+void pg_adopt_mappings(struct pgmap_mm *mm, uintptr_t start, uintptr_t end)
+{
+	struct wanted w = {mm, start, end};
+
+	pg_private_file_replace(mm, start, end);
+	each_region(adopt_wanted, &w);
 }
 
 static void lock_region(const struct region *r, void *arg)
@@ -742,6 +770,48 @@ static uint64_t watch_resident(struct pgmap_mm *mm)
 	return arm(mm) ? MS : MS / 10;
 }
 
+/* What /proc/self/stat says: how many threads there are, what the first one
+ * will have returned, and whether it has ended. */
+static bool read_stat(long *threads, long *status)
+{
+	char text[512];
+	long fd = pg_sys(openat, AT_FDCWD, "/proc/self/stat",
+			 O_RDONLY | O_CLOEXEC);
+	const char *p;
+	bool ended;
+	long n;
+
+	*threads = *status = 0;
+	if (fd < 0)
+		return false;
+	n = pg_sys(read, fd, text, sizeof(text) - 1);
+	pg_sys(close, fd);
+	text[n > 0 ? n : 0] = '\0';
+	p = strrchr(text, ')'); /* the name may hold anything */
+	if (!p || p[1] != ' ')
+		return false;
+	ended = p[2] == 'Z';
+	for (int field = 2; field < 52 && *p; field++) {
+		while (*p && *p != ' ')
+			p++;
+		p += *p == ' ';
+		if (field + 1 == 20)
+			for (const char *d = p; *d >= '0' && *d <= '9'; d++)
+				*threads = *threads * 10 + (*d - '0');
+	}
+	while (*p >= '0' && *p <= '9')
+		*status = *status * 10 + (*p++ - '0');
+	return ended;
+}
+
+long pg_adopt_threads(void)
+{
+	long threads, status;
+
+	read_stat(&threads, &status);
+	return threads;
+}
+
 /*
  * A process ends when its last thread has called exit(), and F and K never do.
  * So when the first thread is a zombie and there are but the two of us beside
@@ -749,31 +819,9 @@ static uint64_t watch_resident(struct pgmap_mm *mm)
  */
 static void end_with_program(void)
 {
-	char text[512];
-	long fd = pg_sys(openat, AT_FDCWD, "/proc/self/stat",
-			 O_RDONLY | O_CLOEXEC);
-	long n, threads = 0, status = 0;
-	const char *p;
+	long threads, status;
 
-	if (fd < 0)
-		return;
-	n = pg_sys(read, fd, text, sizeof(text) - 1);
-	pg_sys(close, fd);
-	text[n > 0 ? n : 0] = '\0';
-	p = strrchr(text, ')'); /* the name may hold anything */
-	if (!p || p[1] != ' ' || p[2] != 'Z')
-		return;
-	for (int field = 2; field < 52 && *p; field++) {
-		while (*p && *p != ' ')
-			p++;
-		p += *p == ' ';
-		if (field + 1 == 20)
-			for (const char *d = p; *d >= '0' && *d <= '9'; d++)
-				threads = threads * 10 + (*d - '0');
-	}
-	while (*p >= '0' && *p <= '9')
-		status = status * 10 + (*p++ - '0');
-	if (threads <= 3) {
+	if (read_stat(&threads, &status) && threads <= 3) {
 		pg_runtime_publish();
 		pg_sys(exit_group, status >> 8);
 	}

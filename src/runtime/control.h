@@ -129,7 +129,7 @@ struct pg_control {
 	pg_atomic32 supervisor; /* pid of who holds it: `pgmap run` */
 	uint32_t hold;		/* 1: faults of system calls are not served */
 	uint32_t signal;	/* 1: and faults are signals */
-	uint32_t unused;
+	uint32_t dmirror;	/* 1: there are /dev/hmm_dmirror0 to 3 */
 	uint64_t pid_ns; /* inode of its pid namespace; pids are of that one */
 	char device[256];
 	char name[PG_CONTROL_NAME_MAX]; /* socket, abstract, no leading NUL */

@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "core/mm.h"
 #include "runtime/buffers.h"
+#include "runtime/dmirror.h"
 #include "runtime/runtime.h"
 #include "runtime/sigbus.h"
 
@@ -47,6 +48,7 @@ static void in_child(struct pgmap_mm *mm, bool shares_fds)
 	pg_rt.count_from = pg_now_ns() + CHILD_GRACE_NS;
 	if (!mm)
 		return;
+	pg_dmirror_forked(mm);
 	memset(&mm->stat, 0, sizeof(mm->stat));
 	pg_store(&mm->stat.budget, pg_rt.control->budget, relaxed);
 	pg_nofork_child(mm);
@@ -155,6 +157,8 @@ void pg_fork(struct pg_call *c)
 		pg_unlock(&pg_rt.lock, LOCK_FORK);
 		goto out;
 	}
+	if (mm)
+		pg_dmirror_fork(mm);
 	pg_control_fork_begin(pg_rt.control);
 	/* Nor while one is half-way through a change of the range tables. The
 	 * child forgets both locks. */

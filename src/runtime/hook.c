@@ -34,8 +34,10 @@
 
 #include "base/mutant.h"
 #include "core/mm.h"
+#include "core/notifier.h"
 #include "mmu/uffd.h"
 #include "runtime/buffers.h"
+#include "runtime/dmirror.h"
 #include "runtime/runtime.h"
 #include "runtime/sigbus.h"
 
@@ -64,6 +66,13 @@ static struct pgmap_mm *armed(void)
 {
 	return pg_load(&pg_rt.armed, acquire) ? pg_load(&pg_rt.mm, relaxed)
 					      : NULL;
+}
+
+/* May memory be managed? That which devices were asked for is before all of it
+ * is. */
+static struct pgmap_mm *managing(void)
+{
+	return pg_rt.control->dmirror ? pg_load(&pg_rt.mm, acquire) : armed();
 }
 
 /*
@@ -124,7 +133,7 @@ static struct pgmap_mm *change_begin(const struct pg_call *c)
 		pg_fetch_sub(&pg_rt.changing, 1, seq_cst);
 	}
 	/* Perhaps managed only since the call began, by ourselves. */
-	if (armed())
+	if (managing())
 		keep_stack(mm, c->sp);
 	pgmap_mm_change_begin(mm);
 	return mm;
@@ -136,6 +145,24 @@ static void change_end(struct pgmap_mm *mm)
 		pgmap_mm_change_end(mm);
 	else
 		pg_fetch_sub(&pg_rt.changing, 1, seq_cst);
+}
+
+/* Devices forget what they know of a range that the call is about to change.
+ * Holds LOCK_MM for writing, if there is an instance. */
+static void tell(struct pgmap_mm *mm, uintptr_t start, size_t len,
+		 enum pg_notify_event event)
+{
+	const struct pg_notify_range range = {
+		.start = page_down(start),
+		.end = page_up(start + len),
+		.event = event,
+	};
+
+	if (!mm || !mm->notifiers || range.start >= range.end)
+		return;
+	/* Who looks again needs the lock, and so waits for the call. */
+	pg_notify_begin(mm, &range);
+	pg_notify_end(mm, &range);
 }
 
 /* Holds LOCK_MM for writing, if there is an instance. */
@@ -201,6 +228,8 @@ static void hook_mmap(struct pg_call *c)
 	pg_adopt_begin(coming);
 	if (changes)
 		mm = change_begin(c);
+	if (flags & MAP_FIXED)
+		tell(mm, (uintptr_t)c->arg[0], len, PG_NOTIFY_UNMAP);
 	c->ret = make(c);
 	if (!pg_sys_failed(c->ret)) {
 		uintptr_t start = (uintptr_t)c->ret;
@@ -223,6 +252,7 @@ static void hook_munmap(struct pg_call *c)
 {
 	struct pgmap_mm *mm = change_begin(c);
 
+	tell(mm, (uintptr_t)c->arg[0], (size_t)c->arg[1], PG_NOTIFY_UNMAP);
 	c->ret = make(c);
 	if (!c->ret)
 		unmapped(mm, (uintptr_t)c->arg[0], page_up((size_t)c->arg[1]));
@@ -264,6 +294,9 @@ static void hook_mremap(struct pg_call *c)
 	mm = change_begin(c);
 	managed = mm && armed();
 	ours = mm && pg_mm_find(mm, old);
+	tell(mm, old, old_len, PG_NOTIFY_UNMAP);
+	if (c->arg[3] & MREMAP_FIXED)
+		tell(mm, (uintptr_t)c->arg[4], new_len, PG_NOTIFY_UNMAP);
 	c->ret = ours ? pgmap_mm_remap_begin(mm, (void *)old, old_len) : 0;
 	if (!c->ret)
 		c->ret = make(c);
@@ -299,6 +332,8 @@ static void hook_brk(struct pg_call *c)
 	mm = change_begin(c);
 	managed = mm && armed();
 	old = page_up(pg_rt.brk);
+	if (want && want < old)
+		tell(mm, want, old - want, PG_NOTIFY_UNMAP);
 	c->ret = make(c);
 	pg_rt.brk = (uintptr_t)c->ret;
 	now = page_up(pg_rt.brk);
@@ -365,11 +400,27 @@ static void hook_madvise(struct pg_call *c)
 	 * will do, and free the memory at once. */
 	if (mm && c->arg[2] == MADV_FREE && all_managed(mm, start, start + len))
 		made.arg[2] = MADV_DONTNEED;
+	tell(mm, start, len, PG_NOTIFY_CLEAR);
 	c->ret = make(&made);
 	/* ENOMEM: part of it is not mapped; the rest was dropped. */
 	if (mm && made.arg[2] != MADV_FREE && (!c->ret || c->ret == -ENOMEM))
 		pgmap_mm_remove(mm, (void *)start, len);
 	change_end(mm);
+}
+
+static void hook_mprotect(struct pg_call *c)
+{
+	size_t coming = c->arg[2] & PROT_WRITE ? (size_t)c->arg[1] : 0;
+	struct pgmap_mm *mm = NULL;
+
+	pg_adopt_begin(coming);
+	if (pg_rt.control->dmirror)
+		mm = change_begin(c);
+	tell(mm, (uintptr_t)c->arg[0], (size_t)c->arg[1], PG_NOTIFY_PROTECTION);
+	c->ret = make(c);
+	if (pg_rt.control->dmirror)
+		change_end(mm);
+	pg_adopt_end(coming, false);
 }
 
 static void hook_mlock(const struct pg_call *c)
@@ -540,6 +591,10 @@ static int hook_call(struct pg_call *c)
 		if (!readable(c))
 			return PG_CALL_NATIVE;
 		break;
+	case SYS_ioctl:
+		if ((uint32_t)c->arg[1] != UFFDIO_REGISTER)
+			return PG_CALL_NATIVE;
+		break;
 	case SYS_io_uring_setup:
 		/* Without UFFDIO_MOVE pinned buffers cannot be told. */
 		if (mm && !pg_uffd_features(mm->mmu)->move) {
@@ -549,8 +604,9 @@ static int hook_call(struct pg_call *c)
 		return PG_CALL_NATIVE;
 	case SYS_mprotect:
 		/* What becomes writable counts as what is mapped so. */
-		if (armed() || !(c->arg[2] & PROT_WRITE) ||
-		    (size_t)c->arg[1] < PG_ADOPT_MIN)
+		if (!pg_rt.control->dmirror &&
+		    (armed() || !(c->arg[2] & PROT_WRITE) ||
+		     (size_t)c->arg[1] < PG_ADOPT_MIN))
 			return PG_CALL_NATIVE;
 		break;
 	case SYS_mmap:
@@ -562,7 +618,6 @@ static int hook_call(struct pg_call *c)
 	case SYS_mlock:
 	case SYS_mlock2:
 	case SYS_mlockall:
-	case SYS_ioctl:
 	case SYS_vmsplice:
 	case SYS_setsockopt:
 		break;
@@ -571,7 +626,7 @@ static int hook_call(struct pg_call *c)
 	}
 	mask = pg_signals_block();
 	/* Not the one from above: another thread may have started it since. */
-	mm = armed();
+	mm = managing();
 	if (mm && !pg_rt.holds)
 		keep_stack(mm, c->sp);
 	switch (c->nr) {
@@ -591,9 +646,7 @@ static int hook_call(struct pg_call *c)
 		hook_madvise(c);
 		break;
 	case SYS_mprotect:
-		pg_adopt_begin((size_t)c->arg[1]);
-		c->ret = make(c);
-		pg_adopt_end((size_t)c->arg[1], false);
+		hook_mprotect(c);
 		break;
 	case SYS_clone:
 	case SYS_clone3:
@@ -961,12 +1014,33 @@ static int hook_signal(struct pg_call *c)
 	return PG_CALL_DONE;
 }
 
+/* With devices, which need that faults of the kernel are served. */
+static int hook_devices(struct pg_call *c)
+{
+	struct pgmap_mm *mm = managing();
+	uint64_t mask;
+	int answer;
+
+	if (!pg_dmirror_wants(c)) {
+		answer = hook_call(c);
+		if (answer == PG_CALL_DONE)
+			pg_dmirror_mapped(c);
+		return answer;
+	}
+	mask = pg_signals_block();
+	if (mm)
+		keep_stack(mm, c->sp);
+	answer = pg_dmirror_call(c);
+	pg_signals_restore(mask);
+	return answer;
+}
+
 int pg_hook(struct pg_call *c)
 {
 	struct pgmap_mm *mm;
 
 	if (!pg_rt.holds)
-		return hook_call(c);
+		return pg_rt.control->dmirror ? hook_devices(c) : hook_call(c);
 	mm = armed();
 	if (mm)
 		keep_stack(mm, c->sp);
@@ -1002,6 +1076,8 @@ void pg_hook_init(void)
 	static const int signal_calls[] = {PG_SITE_SIGNAL};
 
 	pg_syscall_set_hook(pg_hook);
+	if (pg_rt.control->dmirror)
+		pg_dmirror_init();
 	if (!pg_rt.holds)
 		return;
 	for (long nr = 0; nr < 512; nr++)

@@ -138,6 +138,19 @@ void pg_nofork_child(struct pgmap_mm *mm);
 /** pg_apart_release() - Bring [@start, @end) to RAM, stop managing it and
  * keep it apart from now on. */
 void pg_apart_release(uintptr_t start, uintptr_t end, size_t reason);
+/** pg_adopt_start() - Start F and K if they do not run yet. Context: signals
+ * blocked; no lock held. Return: the instance, or NULL. */
+struct pgmap_mm *pg_adopt_start(void);
+/** pg_adopt_mappings() - Manage what may be managed of each mapping that has a
+ * part of a range. Context: as pg_adopt_range(). */
+void pg_adopt_mappings(struct pgmap_mm *mm, uintptr_t start, uintptr_t end);
+/** pg_adopt_threads() - How many there are, ours with them. */
+long pg_adopt_threads(void);
+/** pg_private_file_replace() - Make the program's own pages of private mappings
+ * of files anonymous in [@start, @end). Context: as pg_adopt_range(). Return:
+ * 0; -EBUSY there are other threads; what the kernel said. */
+int pg_private_file_replace(struct pgmap_mm *mm, uintptr_t start,
+			    uintptr_t end);
 /** pg_adopt_range() - Manage what may be managed of a mapping of the program.
  * Context: on K, or by pg_host_run(); holds LOCK_MM for writing. */
 void pg_adopt_range(struct pgmap_mm *mm, uintptr_t start, uintptr_t end);

@@ -46,6 +46,11 @@ refused 2 "--ram takes" "option without its value" "$pgmap" run --ram
 refused 2 "auto, thread, hold or signal" "unknown --fault" \
     "${run[@]}" --fault sigsegv "${program[@]}"
 
+refused 2 "leave out --device" "--dmirror on another device" \
+    "${run[@]}" --dmirror --device lz4 "${program[@]}"
+refused 2 "needs --fault thread" "--dmirror with --fault hold" \
+    "${run[@]}" --dmirror --fault hold "${program[@]}"
+
 for size in "" lots -5 64Q 0x40M 1e9 64MBB nan; do
     refused 2 "is not a size" "--ram '$size'" \
         "${run[@]}" --ram "$size" "${program[@]}"

@@ -114,6 +114,30 @@ static void folio_free(struct pgmap_folio *folio)
 	give_slot((uint64_t)(s - slot));
 }
 
+/* No unit has anything here. */
+uint8_t pg_device_owner(const struct pgmap_device *d, uint64_t pfn)
+{
+	(void)d;
+	(void)pfn;
+	return 0;
+}
+
+int pg_device_set_owner(struct pgmap_device *d, uint64_t pfn, size_t nr,
+			uint8_t owner)
+{
+	(void)d;
+	(void)pfn;
+	(void)nr;
+	X_CHECK(!owner);
+	return 0;
+}
+
+int pg_device_write(struct pgmap_device *d, uint64_t pfn, const char *buf)
+{
+	memcpy(slot_of(d, pfn)->bytes, buf, PG_PAGE_SIZE);
+	return 0;
+}
+
 uint64_t pg_device_metadata(struct pgmap_device *d)
 {
 	(void)d;
