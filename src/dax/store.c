@@ -664,6 +664,7 @@ int pg_store_snapshot(struct pgmap_store *s)
 		s->failed = -EIO;
 		return ret;
 	}
+	s->clean = false;
 	j->half = w.half;
 	j->generation++;
 	j->tail = w.at;
