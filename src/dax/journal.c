@@ -92,7 +92,7 @@ static uint64_t record_sum(const struct pg_record *r, uint64_t bytes)
 
 const struct pg_record *pg_journal_record(const struct pg_journal *j,
 					  unsigned int half, uint64_t at,
-					  uint64_t generation, uint64_t seq)
+					  uint64_t seq, bool first)
 {
 	const struct pg_record *r;
 	uint64_t bytes;
@@ -106,8 +106,11 @@ const struct pg_record *pg_journal_record(const struct pg_journal *j,
 		return NULL;
 	if (bytes > j->bytes - at && !pg_mutant("dax_record_of_any_length"))
 		return NULL;
-	if ((generation && r->generation != generation) ||
-	    (seq && r->seq != seq))
+	if (seq && r->seq != seq)
+		return NULL;
+	if (!first &&
+	    (r->generation != j->generation ||
+	     (r->nonce != j->nonce && !pg_mutant("dax_nonce_is_not_compared"))))
 		return NULL;
 	return record_sum(r, bytes) == r->sum ? r : NULL;
 }
@@ -121,8 +124,7 @@ uint64_t pg_journal_later(const struct pg_journal *j, unsigned int half,
 	     at += PG_RECORD_ALIGN) {
 		const struct pg_record *r = pg_journal_at(j, half, at);
 
-		if (r->seq > seq &&
-		    pg_journal_record(j, half, at, j->generation, 0))
+		if (r->seq > seq && pg_journal_record(j, half, at, 0, false))
 			return at;
 	}
 	return 0;
@@ -134,42 +136,37 @@ uint64_t pg_record_bytes(uint64_t len)
 	       ~(uint64_t)(PG_RECORD_ALIGN - 1);
 }
 
-void pg_journal_finish(const struct pg_journal *j, unsigned int half,
-		       uint64_t at, uint64_t generation, uint64_t seq,
-		       enum pg_record_kind kind, uint64_t len)
+void pg_journal_finish(struct pg_journal *j, enum pg_record_kind kind,
+		       uint64_t len)
 {
-	struct pg_record *r = pg_journal_at(j, half, at);
+	struct pg_record *r = pg_journal_at(j, j->half, j->tail);
 	uint64_t bytes = pg_record_bytes(len);
 
+	pg_bug_on(bytes > j->bytes - j->tail);
 	memset((char *)(r + 1) + len, 0, bytes - sizeof(*r) - len);
 	r->id = j->id;
-	r->generation = generation;
-	r->seq = seq;
+	r->generation = j->generation;
+	r->nonce = j->nonce;
+	r->seq = j->seq++;
 	r->bytes = (uint32_t)bytes;
 	r->kind = kind;
 	r->sum = record_sum(r, bytes);
+	j->tail += bytes;
 }
 
 int pg_journal_append(struct pg_journal *j, enum pg_record_kind kind,
 		      const void *items, uint64_t len)
 {
-	uint64_t bytes = pg_record_bytes(len);
-	int ret;
+	uint64_t at = j->tail;
 
-	pg_bug_on(bytes > j->bytes - j->tail);
+	pg_bug_on(pg_record_bytes(len) > j->bytes - at);
 	if (len)
-		memcpy((char *)pg_journal_at(j, j->half, j->tail) +
+		memcpy((char *)pg_journal_at(j, j->half, at) +
 			       sizeof(struct pg_record),
 		       items, len);
-	pg_journal_finish(j, j->half, j->tail, j->generation, j->seq, kind,
-			  len);
-	ret = pg_mutant("dax_record_is_not_flushed")
-		      ? 0
-		      : pg_daxdev_flush(j->dax, byte_of(j, j->half, j->tail),
-					bytes);
-	if (ret)
-		return ret;
-	j->tail += bytes;
-	j->seq++;
-	return 0;
+	pg_journal_finish(j, kind, len);
+	return pg_mutant("dax_record_is_not_flushed")
+		       ? 0
+		       : pg_daxdev_flush(j->dax, byte_of(j, j->half, at),
+					 j->tail - at);
 }

@@ -55,6 +55,8 @@ struct pg_record {
 	uint64_t sum;
 	uint64_t id;
 	uint64_t generation;
+	uint64_t nonce; /* random, the same in all of a generation: a snapshot
+			 * that was cut and is written again is another one */
 	uint64_t seq;	/* 1, 2, ... in a half */
 	uint32_t bytes; /* all of it */
 	uint32_t kind;
@@ -102,6 +104,7 @@ struct pg_journal {
 	uint64_t bytes;
 	uint64_t id;
 	uint64_t generation;
+	uint64_t nonce;
 	uint64_t seq;
 	uint64_t tail;
 	unsigned int half;
@@ -116,22 +119,22 @@ int pg_super_write(struct pgmap_dax *dax, struct pg_super *super);
 
 /** pg_journal_at() - Return: where byte @at of half @half is. */
 void *pg_journal_at(const struct pg_journal *j, unsigned int half, uint64_t at);
-/** pg_journal_record() - The record of @generation and @seq at @at of @half; 0:
- * of any. Return: it, or NULL: there is none that is whole. */
+/** pg_journal_record() - The record at @at of @half, of the generation and with
+ * number @seq; 0: with any. @first: That begins a generation, whichever.
+ * Return: it, or NULL: there is none that is whole. */
 const struct pg_record *pg_journal_record(const struct pg_journal *j,
 					  unsigned int half, uint64_t at,
-					  uint64_t generation, uint64_t seq);
+					  uint64_t seq, bool first);
 /** pg_journal_later() - Where behind @at, in half @half, a whole record of the
  * generation lies with a later number than @seq; 0: nowhere. */
 uint64_t pg_journal_later(const struct pg_journal *j, unsigned int half,
 			  uint64_t at, uint64_t seq);
 /** pg_record_bytes() - Of a record with @len bytes of items. */
 uint64_t pg_record_bytes(uint64_t len);
-/** pg_journal_finish() - Make @len bytes of items, which lie where those
- * of a record at @at of @half do, a record. Not flushed. */
-void pg_journal_finish(const struct pg_journal *j, unsigned int half,
-		       uint64_t at, uint64_t generation, uint64_t seq,
-		       enum pg_record_kind kind, uint64_t len);
+/** pg_journal_finish() - Make @len bytes of items, which lie behind the head of
+ * a record at the tail, a record. Not flushed. */
+void pg_journal_finish(struct pg_journal *j, enum pg_record_kind kind,
+		       uint64_t len);
 /** pg_journal_append() - A record of @len bytes of items, for which there is
  * room, at the tail. It is durable when this returns 0. Return: 0 or -EIO. */
 int pg_journal_append(struct pg_journal *j, enum pg_record_kind kind,

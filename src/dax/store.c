@@ -18,7 +18,7 @@
 #define FILE_BYTES 32u
 #define NODE_BYTES 16u
 /* How long records of a snapshot are. */
-#define SNAPSHOT_RECORD 16384u
+#define SNAPSHOT_RECORD 4096u
 
 void pg_report(struct pg_report *r, const char *fmt, ...)
 {
@@ -304,18 +304,18 @@ static enum replay replay(struct pgmap_store *s, unsigned int half,
 			  struct pg_report *report)
 {
 	struct pg_journal *j = &s->journal;
-	const struct pg_record *r = pg_journal_record(j, half, 0, 0, 1);
+	const struct pg_record *r = pg_journal_record(j, half, 0, 1, true);
 	bool whole = false;
 	uint64_t later;
 
 	empty(s);
 	j->half = half;
 	j->generation = r->generation;
+	j->nonce = r->nonce;
 	j->tail = 0;
 	j->seq = 1;
 	s->clean = false;
-	while ((r = pg_journal_record(j, half, j->tail, j->generation,
-				      j->seq))) {
+	while ((r = pg_journal_record(j, half, j->tail, j->seq, false))) {
 		const char *why = NULL;
 
 		if (r->kind == PG_RECORD_SEAL && whole)
@@ -372,7 +372,7 @@ static int replay_newest(struct pgmap_store *s, struct pg_report *report)
 	enum replay ret;
 
 	for (unsigned int h = 0; h < 2; h++) {
-		r[h] = pg_journal_record(j, h, 0, 0, 1);
+		r[h] = pg_journal_record(j, h, 0, 1, true);
 		if (r[h] && (!r[h]->generation || r[h]->generation >> 63))
 			r[h] = NULL;
 	}
@@ -591,33 +591,29 @@ void pg_store_item(struct pgmap_store *s, enum pg_item_type type,
 		  (uint64_t[3]){a, b, c});
 }
 
-/* A snapshot as it is written: the record at @at of half @half has @len bytes
- * of items so far. */
+/* A snapshot as it is written: the record at the tail has @len bytes of items
+ * so far. */
 struct writing {
 	struct pgmap_store *store;
-	unsigned int half;
-	uint64_t at, len, seq;
+	struct pg_journal journal;
+	uint64_t len;
 };
 
 static void finish_record(struct writing *w, enum pg_record_kind kind)
 {
-	struct pg_journal *j = &w->store->journal;
-
-	pg_journal_finish(j, w->half, w->at, j->generation + 1, w->seq++, kind,
-			  w->len);
-	w->at += pg_record_bytes(w->len);
+	pg_journal_finish(&w->journal, kind, w->len);
 	w->len = 0;
 }
 
 static struct pg_item *write_item(struct writing *w, uint32_t bytes)
 {
-	struct pg_journal *j = &w->store->journal;
+	struct pg_journal *j = &w->journal;
 	char *it;
 
 	if (w->len + bytes > SNAPSHOT_RECORD)
 		finish_record(w, PG_RECORD_SNAPSHOT);
-	pg_bug_on(w->at + pg_record_bytes(w->len + bytes) > j->bytes);
-	it = (char *)pg_journal_at(j, w->half, w->at) +
+	pg_bug_on(j->tail + pg_record_bytes(w->len + bytes) > j->bytes);
+	it = (char *)pg_journal_at(j, j->half, j->tail) +
 	     sizeof(struct pg_record) + w->len;
 	memset(it, 0, bytes);
 	w->len += bytes;
@@ -648,27 +644,30 @@ static void write_file(struct writing *w, struct pgmap_file *f)
 int pg_store_snapshot(struct pgmap_store *s)
 {
 	struct pg_journal *j = &s->journal;
-	struct writing w = {s, !j->half, 0, 0, 1};
-	uint64_t start = j->start + w.half * j->bytes;
+	struct writing w = {s, *j, 0};
 	int ret = 0;
 
+	w.journal.half = !j->half;
+	w.journal.generation++;
+	w.journal.tail = 0;
+	w.journal.seq = 1;
+	pg_sys(getrandom, &w.journal.nonce, sizeof(w.journal.nonce), 0);
 	for (uint32_t n = 1; n < s->end_file; n++)
 		if (s->files[n].state == PG_FILE_NAMED)
 			write_file(&w, s->files + n);
 	finish_record(&w, PG_RECORD_SNAPSHOT_END);
 	if (!pg_mutant("dax_snapshot_is_not_flushed"))
-		ret = pg_daxdev_flush(s->dax, start, w.at);
+		ret = pg_daxdev_flush(s->dax,
+				      j->start + w.journal.half * j->bytes,
+				      w.journal.tail);
 	if (!ret && !pg_mutant("dax_half_is_not_sealed"))
 		ret = pg_journal_append(j, PG_RECORD_SEAL, NULL, 0);
 	if (ret) {
 		s->failed = -EIO;
 		return ret;
 	}
+	*j = w.journal;
 	s->clean = false;
-	j->half = w.half;
-	j->generation++;
-	j->tail = w.at;
-	j->seq = w.seq;
 	return 0;
 }
 
@@ -740,9 +739,15 @@ int pgmap_store_format(struct pgmap_dax *dax, uint64_t journal)
 		return ret;
 	memset(dax->base + super.journal, 0, 2 * super.half);
 	j = (struct pg_journal){
-		dax, super.journal, super.half, super.id, 0, 0, 0, 0};
-	pg_journal_finish(&j, 0, 0, 1, 1, PG_RECORD_SNAPSHOT_END, 0);
-	pg_journal_finish(&j, 0, PG_RECORD_ALIGN, 1, 2, PG_RECORD_CLOSED, 0);
+		.dax = dax,
+		.start = super.journal,
+		.bytes = super.half,
+		.id = super.id,
+		.generation = 1,
+		.seq = 1,
+	};
+	pg_journal_finish(&j, PG_RECORD_SNAPSHOT_END, 0);
+	pg_journal_finish(&j, PG_RECORD_CLOSED, 0);
 	ret = pg_daxdev_flush(dax, super.journal, 2 * super.half);
 	return ret ? ret : pg_super_write(dax, &super);
 }

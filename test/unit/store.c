@@ -393,6 +393,20 @@ TEST(each_flipped_bit_of_what_the_store_knows_is_noticed)
 	end();
 }
 
+TEST(a_damaged_superblock_is_not_used)
+{
+	struct pg_super super;
+
+	start();
+	pgmap_store_close(t.s);
+	memcpy(&super, t.mem, sizeof(super));
+	super.nr_blocks -= 7;
+	memcpy(t.mem, &super, sizeof(super));
+	CHECK_EQ(reopen(), 0);
+	CHECK_EQ(t.s->super.nr_blocks, BYTES / BLOCK);
+	end();
+}
+
 TEST(an_older_half_does_not_stand_in_for_a_damaged_one)
 {
 	unsigned char *half;
@@ -411,6 +425,39 @@ TEST(an_older_half_does_not_stand_in_for_a_damaged_one)
 	half[20] ^= 1;
 	CHECK_EQ(reopen(), 0);
 	CHECK_EQ(t.s->nr_files, 2);
+	end();
+}
+
+TEST(what_a_crash_left_of_a_snapshot_is_no_part_of_the_next_one)
+{
+	char name[256];
+
+	start();
+	for (unsigned int i = 0; i < 45; i++) {
+		snprintf(name, sizeof(name), "%0200u", i);
+		CHECK_EQ(make(name, 0, 0), 0);
+	}
+	/* Its first records are on the medium, but not the last one. */
+	t.dax.flush = fail_flush;
+	pg_write_lock(&t.s->lock, LOCK_STORE);
+	CHECK_EQ(pg_store_snapshot(t.s), -EIO);
+	pg_write_unlock(&t.s->lock, LOCK_STORE);
+	t.dax.flush = NULL;
+	pg_store_free(t.s);
+	memset(t.mem + BLOCK + HALF + 9000, 0, HALF - 9000);
+	CHECK_EQ(reopen(), 0);
+	CHECK_EQ(t.s->journal.generation, 1);
+	for (unsigned int i = 0; i < 45; i++) {
+		snprintf(name, sizeof(name), "%0200u", i);
+		CHECK_EQ(pgmap_store_unlink(t.s, name), 0);
+	}
+	pg_write_lock(&t.s->lock, LOCK_STORE);
+	CHECK_EQ(pg_store_snapshot(t.s), 0);
+	pg_write_unlock(&t.s->lock, LOCK_STORE);
+	pg_store_free(t.s);
+	if (reopen())
+		fail_msg("%s", t.error);
+	CHECK_EQ(t.s->journal.generation, 2);
 	end();
 }
 
@@ -497,8 +544,14 @@ TEST(a_record_does_not_reach_out_of_its_half)
 	pg_write_unlock(&t.s->lock, LOCK_STORE);
 	j = t.s->journal;
 	r = pg_journal_at(&j, j.half, j.tail);
-	*r = (struct pg_record){1,     j.id,	 j.generation,
-				j.seq, 1u << 30, PG_RECORD_CHANGE};
+	*r = (struct pg_record){
+		.id = j.id,
+		.generation = j.generation,
+		.nonce = j.nonce,
+		.seq = j.seq,
+		.bytes = 1u << 30,
+		.kind = PG_RECORD_CHANGE,
+	};
 	pg_store_free(t.s);
 	CHECK_EQ(reopen(), 0);
 	CHECK_EQ(t.s->nr_files, 1);
