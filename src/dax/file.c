@@ -118,21 +118,21 @@ static bool next_below(struct pgmap_file *f, uint64_t index, uint64_t end,
 static bool can_share(struct pgmap_file *f, uint64_t end)
 {
 	struct pg_blocks *b = &f->store->blocks;
-	uint64_t upto = end;
+	uint64_t last = end;
 	struct pg_extent e;
 
 	if (!b->nr_shared)
 		return true;
 	for (uint64_t i = 0; next_below(f, i, end, &e); i = e.index + e.nr) {
 		if (!pg_blocks_can_share(b, e.block, e.nr)) {
-			upto = e.index;
+			last = e.index;
 			break;
 		}
 		pg_blocks_get(b, e.block, e.nr);
 	}
-	for (uint64_t i = 0; next_below(f, i, upto, &e); i = e.index + e.nr)
+	for (uint64_t i = 0; next_below(f, i, last, &e); i = e.index + e.nr)
 		pg_blocks_put(b, e.block, e.nr);
-	return upto == end;
+	return last == end;
 }
 
 static int do_reflink(struct pgmap_store *s, struct pgmap_file *f,
@@ -293,7 +293,7 @@ int pgmap_store_next(struct pgmap_store *s, uint64_t *cursor,
 static unsigned char *byte_of(struct pgmap_store *s, const struct pg_extent *e,
 			      uint64_t at)
 {
-	return s->dax->base + (e->block - e->index) * BLOCK + at;
+	return s->dax->base + e->block * BLOCK + (at - e->index * BLOCK);
 }
 
 /* Bytes that the file has there; behind its end, zeros. */

@@ -344,6 +344,13 @@ static enum replay replay(struct pgmap_store *s, unsigned int half,
 	}
 	if (!whole)
 		return REPLAY_CUT;
+	if (j->tail > j->bytes - PG_RECORD_ALIGN) {
+		pg_report(report,
+			  "half %u of the journal has no room for its "
+			  "end",
+			  half);
+		return REPLAY_BAD;
+	}
 	if (s->live > most_live(s)) {
 		pg_report(report,
 			  "half %u of the journal has more files than "
