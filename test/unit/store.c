@@ -433,7 +433,7 @@ TEST(what_a_crash_left_of_a_snapshot_is_no_part_of_the_next_one)
 	char name[256];
 
 	start();
-	for (unsigned int i = 0; i < 45; i++) {
+	for (unsigned int i = 0; i < 65; i++) {
 		snprintf(name, sizeof(name), "%0200u", i);
 		CHECK_EQ(make(name, 0, 0), 0);
 	}
@@ -444,10 +444,10 @@ TEST(what_a_crash_left_of_a_snapshot_is_no_part_of_the_next_one)
 	pg_write_unlock(&t.s->lock, LOCK_STORE);
 	t.dax.flush = NULL;
 	pg_store_free(t.s);
-	memset(t.mem + BLOCK + HALF + 9000, 0, HALF - 9000);
+	memset(t.mem + BLOCK + HALF + 12200, 0, HALF - 12200);
 	CHECK_EQ(reopen(), 0);
 	CHECK_EQ(t.s->journal.generation, 1);
-	for (unsigned int i = 0; i < 45; i++) {
+	for (unsigned int i = 0; i < 65; i++) {
 		snprintf(name, sizeof(name), "%0200u", i);
 		CHECK_EQ(pgmap_store_unlink(t.s, name), 0);
 	}
