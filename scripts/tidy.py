@@ -22,6 +22,7 @@ MAY = {
     "src/base": ("base/",),
     "src/core": ("base/", "core/", "mmu/mmu.h"),
     "src/mmu": ("base/", "mmu/"),
+    "src/dax": ("base/", "dax/"),
     "src/driver": ("base/", "driver/"),
     "src/runtime": ("base/", "runtime/", "core/hmm.h", "core/mm.h",
                     "core/notifier.h", "core/stat.h", "core/unit.h", "mmu/",
@@ -37,11 +38,12 @@ MAY = {
     "examples": (),
 }
 # ... and these of <pgmap/...>.
-ALL = {"driver.h", "pagemap.h", "pgmap.h", "run.h", "stat.h"}
+ALL = {"dax.h", "driver.h", "pagemap.h", "pgmap.h", "run.h", "stat.h"}
 PUBLIC = {
     "include/pgmap": ALL,
     "src/base": set(),
-    "src/core": ALL - {"run.h"},
+    "src/core": ALL - {"dax.h", "run.h"},
+    "src/dax": {"dax.h"},
     "src/mmu": set(),
     "src/driver": {"driver.h"},
     "src/runtime": ALL - {"driver.h"},
@@ -73,8 +75,8 @@ BANNED = [
 BANNED_IN_LIBRARY = (r"\berrno\s*=(?!=)", "return a negative errno instead")
 # What runs inside other people's programs, on threads that libc does not
 # know, perhaps inside malloc.
-IN_PROGRAM = {"src", "src/base", "src/core", "src/mmu", "src/driver",
-              "src/runtime", "preload"}
+IN_PROGRAM = {"src", "src/base", "src/core", "src/dax", "src/mmu",
+              "src/driver", "src/runtime", "preload"}
 IN_COMMAND = {"src/run.c", "src/runtime/site.c"}
 BANNED_IN_PROGRAM = [
     (r"(?<![\w.>])(malloc|calloc|realloc|free|strdup|strndup|asprintf)\s*\(",

@@ -27,8 +27,8 @@
 
 #define TEST_MAX 400
 
-static struct CMUnitTest test_list[TEST_MAX];
-static size_t test_nr;
+__attribute__((unused)) static struct CMUnitTest test_list[TEST_MAX];
+__attribute__((unused)) static size_t test_nr;
 
 #define TEST(test_name)                                                        \
 	static void test_name(void **state);                                   \

@@ -19,6 +19,7 @@ struct cmd {
 
 extern const struct cmd cmd_bench;
 extern const struct cmd cmd_check;
+extern const struct cmd cmd_dax;
 extern const struct cmd cmd_explore;
 extern const struct cmd cmd_run;
 extern const struct cmd cmd_stat;

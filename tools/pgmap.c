@@ -6,7 +6,8 @@
 #include "cmd.h"
 
 static const struct cmd *const cmds[] = {
-	&cmd_run, &cmd_stat, &cmd_check, &cmd_bench, &cmd_explore, NULL,
+	&cmd_run,   &cmd_stat,	  &cmd_dax, &cmd_check,
+	&cmd_bench, &cmd_explore, NULL,
 };
 
 static void help(void)

@@ -26,6 +26,7 @@ enum pg_lock_rank {
 	LOCK_INVALIDATE, /* a mapping: faults against truncation Linux:
 			    invalidate_lock */
 	LOCK_ENTRY,	 /* an entry of a DAX file */
+	LOCK_STORE,	 /* a store: what files it has, and where */
 	LOCK_OWNER,	 /* a block of DAX: which files have it */
 	LOCK_FOLIO,	 /* a folio: where its bytes are Linux: folio_lock */
 	LOCK_MIRROR,	 /* a device's own page table */
