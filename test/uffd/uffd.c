@@ -158,7 +158,10 @@ static void server_main(void *arg)
 		int n;
 
 		if (pg_load(&w->hold, acquire)) {
-			pg_store(&w->hold, 2, release);
+			uint32_t asked = 1;
+
+			/* It may just be over. */
+			pg_cas(&w->hold, &asked, 2, release);
 			pg_yield();
 			continue;
 		}
