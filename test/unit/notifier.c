@@ -133,4 +133,46 @@ TEST(R171_no_walk_begins_while_a_change_goes_on)
 	close_all();
 }
 
+static unsigned int nr_others;
+
+static void note_other(struct pg_notifier *n,
+		       const struct pg_notify_range *range)
+{
+	(void)n;
+	(void)range;
+	nr_others++;
+}
+
+TEST(R171_each_is_told_of_its_own_until_it_goes)
+{
+	struct pg_notifier other = {
+		.start = AT(16), .end = AT(64), .invalidate = note_other};
+
+	open_all();
+	nr_others = 0;
+	fill(0, 64);
+	pgmap_mm_change_begin(&w.mm);
+	pg_notifier_insert(&w.mm, &other);
+	pgmap_mm_change_end(&w.mm);
+	migrate(0, 1, true);
+	CHECK(nr_told == 1 && nr_others == 0);
+	migrate(20, 1, true);
+	CHECK(nr_told == 2 && nr_others == 1);
+	migrate(40, 1, true);
+	CHECK(nr_told == 2 && nr_others == 2);
+	/* That which is not the latest. */
+	pgmap_mm_change_begin(&w.mm);
+	pg_notifier_remove(&w.mm, &notifier);
+	pgmap_mm_change_end(&w.mm);
+	migrate(21, 1, true);
+	CHECK(nr_told == 2 && nr_others == 3);
+	pgmap_mm_change_begin(&w.mm);
+	pg_notifier_remove(&w.mm, &other);
+	pgmap_mm_change_end(&w.mm);
+	migrate(22, 1, true);
+	CHECK(nr_told == 2 && nr_others == 3);
+	/* One that is not there is left alone. */
+	close_all();
+}
+
 TEST_MAIN()
