@@ -395,7 +395,7 @@ TEST(R73_without_room_on_the_device_pages_stay_nobodys)
 	close_all();
 }
 
-TEST(R176_what_is_in_standby_is_taken_too)
+TEST(what_is_in_standby_is_taken_too)
 {
 	open_all(8);
 	fill(0, 2);
