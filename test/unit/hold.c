@@ -167,6 +167,50 @@ TEST(ranges_that_touch_are_one_and_too_many_are_joined)
 	CHECK_EQ(h.range[0].end, (uintptr_t)1 << 47);
 }
 
+TEST(where_ranges_are_many_the_nearest_ones_are_joined)
+{
+	struct pg_hold h;
+
+	pg_hold_init(&h);
+	for (size_t i = 0; i < PG_HOLD_OTHERS; i++)
+		pg_hold_add(&h, AT(i * 100), PAGE);
+	/* Behind one, and before one. */
+	pg_hold_add(&h, AT(703), PAGE);
+	CHECK_EQ(h.range[7].end, AT(704));
+	pg_hold_add(&h, AT(1197), PAGE);
+	CHECK_EQ(h.range[12].start, AT(1197));
+	/* All of it is there. */
+	pg_hold_add(&h, AT(701), PAGE);
+	CHECK_EQ(h.nr, PG_HOLD_OTHERS);
+	for (uint32_t k = 0; k < h.nr; k++)
+		CHECK_EQ((h.range[k].end - h.range[k].start) / PAGE,
+			 k == 7 || k == 12 ? 4 : 1);
+}
+
+TEST(who_serves_another_brings_what_its_slot_holds)
+{
+	struct pg_hold h, copy = {0};
+
+	open_world(16, 4096, 1);
+	fill(0, 16);
+	pg_hold_init(&h);
+	pg_hold_add(&h, AT(2), 2 * PAGE);
+	pg_hold_add(&h, AT(9), PAGE);
+	CHECK(pg_hold_take(&holds, &h, 0));
+	migrate(0, 16, true);
+	pg_hold_copy(&holds, h.slot, &copy);
+	CHECK_EQ(copy.nr, 2);
+	CHECK_EQ(pg_hold_missing(&w.mm, &copy), 0);
+	pg_hold_drop(&holds, &h);
+	migrate(0, 16, true);
+	CHECK_EQ(pg_hold_missing(&w.mm, &copy), AT(2));
+	CHECK_EQ(pg_hold_bring(&w.mm, &copy), 0);
+	CHECK_EQ(pg_hold_missing(&w.mm, &copy), 0);
+	CHECK_EQ(state_of(9), PG_PTE_PRESENT);
+	check_filled(0, 16);
+	close_world();
+}
+
 TEST(the_stack_is_held_and_not_what_lies_before_it)
 {
 	struct pg_hold h;
