@@ -779,8 +779,9 @@ CASE(calls_that_are_left_by_a_jump)
 		CHECK(read(ends[0], target + (size_t)jumps % 1000 * PAGE,
 			   PAGE) == 0);
 	}
+	/* It may go off once more before it is. */
 	CHECK(!setitimer(ITIMER_REAL, &off, NULL));
-	CHECK(jumps == TIMES);
+	CHECK(jumps >= TIMES);
 	/* Nothing of it is held for good. */
 	push_out();
 	usleep(600000);
