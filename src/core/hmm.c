@@ -13,7 +13,6 @@ struct walk {
 	uint16_t bits[PG_HMM_MAX];
 	/* Pages that must be touched before the walk can be done. */
 	uintptr_t from, to;
-	bool write;
 	size_t missing;
 };
 
@@ -63,14 +62,13 @@ static uint64_t entry_of(struct pgmap_mm *mm, struct walk *w, size_t i,
 }
 
 /* Page @i must be touched. */
-static void need(struct walk *w, size_t i, bool write)
+static void need(struct walk *w, size_t i)
 {
 	uintptr_t va = w->r->start + i * PG_PAGE_SIZE;
 
 	if (!w->missing++)
 		w->from = va;
 	w->to = va + PG_PAGE_SIZE;
-	w->write |= write;
 }
 
 static int walk_page(struct pgmap_mm *mm, struct walk *w, size_t i)
@@ -96,7 +94,7 @@ static int walk_page(struct pgmap_mm *mm, struct walk *w, size_t i)
 		fault = true;
 	}
 	if (fault)
-		need(w, i, asked & PG_HMM_REQ_WRITE);
+		need(w, i);
 	return 0;
 }
 
@@ -108,7 +106,6 @@ static int walk_job(struct pgmap_mm *mm, void *arg)
 	int ret = pg_mmu_look(mm->mmu, w->r->start, nr, w->bits);
 
 	w->missing = 0;
-	w->write = false;
 	for (size_t i = 0; i < nr && !ret; i++)
 		ret = walk_page(mm, w, i);
 	return ret;
@@ -124,8 +121,8 @@ static int walk(struct pgmap_mm *mm, struct walk *w)
 	return ret;
 }
 
-/* Touch what is missing, from the first page to the last. Where all may be
- * written that is done for all, else as each asks for. */
+/* Touch what was asked for from the first page that is missing to the last, as
+ * each asks for. */
 static int touch(struct pgmap_mm *mm, struct walk *w)
 {
 	size_t first = (w->from - w->r->start) / PG_PAGE_SIZE;
