@@ -4,18 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 
 #include "base/mem.h"
 #include "base/sys.h"
+#include "mmu/proc.h"
 
 #define MAPS_BUF ((size_t)64 << 10)
 #define BATCH 512u
-
-/* Linux 5.14. */
-#define ADVICE_POPULATE_READ 22
-#define ADVICE_POPULATE_WRITE 23
 
 struct range {
 	uintptr_t start, end;
@@ -109,11 +104,6 @@ static int note_mappings(const struct range *r)
 
 /* ---- Pages ---- */
 
-#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
-#define PAGEMAP_FILE ((uint64_t)1 << 61)
-/* No other page table has the page. */
-#define PAGEMAP_EXCLUSIVE ((uint64_t)1 << 56)
-
 /* Can a page that is there be written without a fault? One of a file in a
  * private mapping is copied first, and so is what a fork has shared. */
 static bool is_writable(uint16_t bits, uint64_t entry)
@@ -152,21 +142,6 @@ static int note_pages(int pagemap, const struct range *r)
 	}
 	return 0;
 }
-
-/* PAGEMAP_SCAN of Linux 6.7. */
-struct scan_arg {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t inverted, all_of, any_of, returned;
-};
-
-struct scan_region {
-	uint64_t start, end, categories;
-};
-
-#define IOC_PAGEMAP_SCAN _IOWR('f', 16, struct scan_arg)
-#define SCAN_ZERO ((uint64_t)1 << 5)
-#define SCAN_HUGE ((uint64_t)1 << 6)
-#define SCAN_PRESENT ((uint64_t)1 << 3)
 
 static void note_kinds(int pagemap, const struct range *r)
 {
@@ -223,7 +198,7 @@ int pg_look(int pagemap, uintptr_t va, size_t nr, uint16_t *bits)
 int pg_look_populate(uintptr_t va, size_t nr, bool write)
 {
 	long ret = pg_sys(madvise, va, nr * PG_PAGE_SIZE,
-			  write ? ADVICE_POPULATE_WRITE : ADVICE_POPULATE_READ);
+			  write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 
 	return ret ? -EFAULT : 0;
 }

@@ -34,13 +34,11 @@
 #include "base/mutant.h"
 #include "base/sys.h"
 #include "mmu/look.h"
+#include "mmu/proc.h"
 
 /* What the headers of Linux 6.1 lack. */
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
-#endif
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
 #endif
 struct uffd_move {
 	uint64_t dst, src, len, mode;
@@ -587,9 +585,6 @@ static void uffd_wake(struct pg_mmu *m, uintptr_t va, size_t nr)
 
 /* ----- looking ----- */
 
-#define PAGEMAP_SWAPPED ((uint64_t)1 << 62)
-#define PAGEMAP_PRESENT ((uint64_t)1 << 63)
-
 /* Read entries of at most BATCH pages. Return: how many, or an errno. */
 static long read_pagemap(struct uffd *u, uintptr_t va, size_t nr,
 			 uint64_t *entry)
@@ -629,20 +624,6 @@ static int uffd_present(struct pg_mmu *m, uintptr_t va, size_t nr,
 	}
 	return 0;
 }
-
-/* PAGEMAP_SCAN of Linux 6.7, which skips what has no page table. */
-struct scan_arg {
-	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
-	uint64_t inverted, all_of, any_of, returned;
-};
-
-struct scan_region {
-	uint64_t start, end, categories;
-};
-
-#define IOC_PAGEMAP_SCAN _IOWR('f', 16, struct scan_arg)
-#define SCAN_PRESENT ((uint64_t)1 << 3)
-#define SCAN_SWAPPED ((uint64_t)1 << 4)
 
 static size_t uffd_absent(struct pg_mmu *m, uintptr_t va, size_t nr)
 {
